@@ -1,0 +1,255 @@
+"""What can be said of a person: groups of attributes, and the bit vectors that stand for them."""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped, UInt8
+
+Description = dict[str, str | tuple[str, ...] | bool]
+
+_FLAG_WORDS = {"yes": True, "true": True, "no": False, "false": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """One question about a person, and the answers that have a bit each.
+
+    Of an `exclusive` group exactly one value holds or, where `absent` is given, at most one, and
+    `absent` is the word for none of them. Of an `independent` group any number of values holds. A
+    `flag` has one bit and no values: it holds or it does not.
+    """
+
+    name: str
+    kind: Literal["exclusive", "independent", "flag"]
+    values: tuple[str, ...] = ()
+    absent: str | None = None
+
+    def __post_init__(self):
+        if self.kind not in ("exclusive", "independent", "flag"):
+            raise ValueError(
+                f"group {self.name}: its kind is {self.kind!r}; "
+                "expected 'exclusive', 'independent' or 'flag'"
+            )
+        if (self.kind == "flag") == bool(self.values):
+            raise ValueError(f"group {self.name}: a flag has no values, every other kind has some")
+        if self.absent is not None and self.kind != "exclusive":
+            raise ValueError(f"group {self.name}: only an exclusive group has a word for absence")
+
+    @property
+    def bits(self) -> tuple[str, ...]:
+        """Names of the group's bits, "backpack" of a flag, otherwise as "upper_color=red"."""
+        if self.kind == "flag":
+            return (self.name,)
+        return tuple(f"{self.name}={value}" for value in self.values)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The values that a description may give, the word for absence included."""
+        return self.values if self.absent is None else (*self.values, self.absent)
+
+    def check(self, value: Any) -> str | tuple[str, ...] | bool:
+        """Returns `value` as a str, tuple of str or bool, by the kind of group; else ValueError."""
+        if self.kind == "flag":
+            if not isinstance(value, bool | np.bool_):
+                raise ValueError(f"{self.name} is {value!r}; expected True or False")
+            return bool(value)
+        if self.kind == "exclusive":
+            if not isinstance(value, str):
+                raise ValueError(
+                    f"{self.name} is {value!r}; expected one of {', '.join(self.answers)}"
+                )
+            _require_known(value, self.answers, f"{self.name}: value")
+            return value
+        given = (value,) if isinstance(value, str) else value
+        if not isinstance(given, Iterable):
+            raise ValueError(
+                f"{self.name} is {value!r}; expected any number of {', '.join(self.values)}"
+            )
+        given = tuple(given)
+        for one in given:
+            _require_known(one, self.values, f"{self.name}: value")
+        return tuple(value for value in self.values if value in given)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttributeSchema:
+    """The attributes of a dataset: groups in order, one bit for each value that can hold.
+
+    `names` are the bits' names in their order, that of the groups where left out. Raises ValueError
+    where it gives other bits than the groups.
+    """
+
+    name: str
+    groups: tuple[Group, ...]
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        bits = tuple(bit for group in self.groups for bit in group.bits)
+        names = bits if self.names is None else tuple(self.names)
+        if len(set(bits)) != len(bits) or sorted(names) != sorted(bits):
+            wrong = sorted(set(names) ^ set(bits)) or "some are given twice"
+            raise ValueError(f"schema {self.name}: names and groups differ in their bits: {wrong}")
+        object.__setattr__(self, "groups", tuple(self.groups))
+        object.__setattr__(self, "names", names)
+
+    @property
+    def size(self) -> int:
+        """How many bits a vector has."""
+        return len(self.names)
+
+    @functools.cached_property
+    def _group(self) -> dict[str, Group]:
+        return {group.name: group for group in self.groups}
+
+    @functools.cached_property
+    def _position(self) -> dict[str, int]:
+        return {name: position for position, name in enumerate(self.names)}
+
+    def validate(self, description: Mapping[str, Any]) -> Description:
+        """Returns a description, whole or partial, with every value a str, tuple of str or bool.
+
+        Raises ValueError for a group or value that the schema does not have.
+        """
+        checked = {}
+        for name, value in description.items():
+            _require_known(name, tuple(self._group), f"schema {self.name}: attribute")
+            checked[name] = self._group[name].check(value)
+        return checked
+
+    def encode(self, description: Mapping[str, Any]) -> UInt8[np.ndarray, "attributes"]:
+        """Returns the bits of a description: a dict from group to value, values, or True or False.
+
+        Groups left out do not hold. Raises ValueError for a group or value that the schema does not
+        have, for two values of an exclusive group, and where a group of which exactly one value
+        holds is left out.
+        """
+        checked = self.validate(description)
+        bits = np.zeros(self.size, np.uint8)
+        for group in self.groups:
+            if group.name not in checked:
+                if group.kind == "exclusive" and group.absent is None:
+                    raise ValueError(
+                        f"schema {self.name}: {group.name} is missing; "
+                        f"expected one of {', '.join(group.values)}"
+                    )
+                continue
+            value = checked[group.name]
+            if group.kind == "flag":
+                bits[self._position[group.name]] = value
+            else:
+                for one in (value,) if isinstance(value, str) else value:
+                    if one != group.absent:
+                        bits[self._position[f"{group.name}={one}"]] = 1
+        return bits
+
+    def decode(self, bits: Shaped[np.ndarray, "attributes"]) -> Description:
+        """Returns the description of a bit vector, every group covered: the inverse of `encode`.
+
+        Raises ValueError for a vector of another size, for values other than 0 and 1, and where an
+        exclusive group has too many or too few bits.
+        """
+        bits = np.asarray(bits)
+        if bits.shape != (self.size,):
+            raise ValueError(f"schema {self.name}: {bits.shape} bits; expected ({self.size},)")
+        row = bits.tolist()
+        if not all(bit in (0, 1) for bit in row):
+            raise ValueError(f"schema {self.name}: a bit is neither 0 nor 1 in {row}")
+        description = {}
+        for group in self.groups:
+            if group.kind == "flag":
+                description[group.name] = bool(row[self._position[group.name]])
+                continue
+            held = tuple(
+                value
+                for value, bit in zip(group.values, group.bits, strict=True)
+                if row[self._position[bit]]
+            )
+            if group.kind == "independent":
+                description[group.name] = held
+            elif len(held) == 1:
+                description[group.name] = held[0]
+            elif not held and group.absent is not None:
+                description[group.name] = group.absent
+            else:
+                raise ValueError(
+                    f"schema {self.name}: {group.name} is {', '.join(held) or 'missing'}; expected "
+                    f"one of {', '.join(group.answers)}"
+                )
+        return description
+
+    def parse(self, text: str) -> Description:
+        """Returns the description that a person typed: "gender=female,upper_color=red,backpack".
+
+        An independent group may be given several times; "backpack=no" says that there is none.
+        Raises ValueError for what the schema does not have, and names the nearest that it has.
+        """
+        description: dict[str, Any] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            _require_known(name, tuple(self._group), f"schema {self.name}: attribute")
+            group = self._group[name]
+            if group.kind == "flag":
+                value = value if equals else "yes"
+                _require_known(value, tuple(_FLAG_WORDS), f"{name}: value")
+                value = _FLAG_WORDS[value]
+            elif not equals:
+                raise ValueError(f"{name} needs a value: {name}={'|'.join(group.answers)}")
+            if name in description and group.kind != "independent":
+                raise ValueError(f"{name} is given twice in {text!r}; expected once")
+            known = description.get(name, ())
+            description[name] = (*known, value) if group.kind == "independent" else value
+        return self.validate(description)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the schema as plain JSON data, for a checkpoint or a manifest."""
+        groups = [
+            {
+                "name": group.name,
+                "kind": group.kind,
+                "values": list(group.values),
+                "absent": group.absent,
+            }
+            for group in self.groups
+        ]
+        return {"name": self.name, "groups": groups, "names": list(self.names)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "AttributeSchema":
+        """Returns the schema that `to_dict` wrote; ValueError where `data` is something else."""
+        try:
+            groups = tuple(
+                Group(group["name"], group["kind"], tuple(group["values"]), group["absent"])
+                for group in data["groups"]
+            )
+            return cls(data["name"], groups, tuple(data["names"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an attribute schema: {error!r} in {data!r}") from error
+
+
+def attribute_iou(
+    a: Shaped[Array | np.ndarray, "n attributes"], b: Shaped[Array | np.ndarray, "m attributes"]
+) -> Float[Array | np.ndarray, "n m"]:
+    """Returns |S ∩ T| / |S ∪ T| for the sets of attributes that hold in each row of `a` and of `b`.
+
+    Two empty sets have IoU 1. numpy in, numpy out; jax.numpy where either is a jax array.
+    """
+    xp = jnp if isinstance(a, jax.Array) or isinstance(b, jax.Array) else np
+    dtype = xp.result_type(float)
+    a, b = xp.asarray(a, dtype), xp.asarray(b, dtype)
+    intersection = a @ b.T
+    union = a.sum(1)[:, None] + b.sum(1)[None, :] - intersection
+    return xp.where(union == 0, 1, intersection / xp.maximum(union, 1))
+
+
+def _require_known(given: Any, allowed: tuple[str, ...], what: str) -> None:
+    if given in allowed:
+        return
+    near = difflib.get_close_matches(str(given), allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise ValueError(f"{what} {given!r} is unknown{hint} Expected one of: {', '.join(allowed)}")
