@@ -1,0 +1,94 @@
+"""AIMA: CLIP, the multimodal encoder with its MAP head, and the identity classifier."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from aima_jax.models.clip import CLIP, CLIPConfig
+from aima_jax.models.fusion import Fusion, MapHead
+from aima_jax.models.layers import Linear
+
+
+@dataclass(frozen=True)
+class AIMAConfig:
+    """Shape of an AIMA model.
+
+    Attributes:
+        num_categories: person categories that the identity classifier tells apart; 0 leaves it out.
+        fusion_depth: self-attention blocks of the multimodal encoder.
+    """
+
+    clip: CLIPConfig
+    num_categories: int
+    fusion_depth: int = 4
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain JSON data."""
+        return dataclasses.asdict(self) | {"clip": self.clip.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "AIMAConfig":
+        """The config that `to_dict` wrote."""
+        return cls(**data | {"clip": CLIPConfig.from_dict(data["clip"])})
+
+
+class AIMA(nnx.Module):
+    """The whole model."""
+
+    def __init__(self, config: AIMAConfig, *, rngs: nnx.Rngs):
+        clip = config.clip
+        self.config = config
+        self.clip = CLIP(clip, rngs=rngs)
+        self.fusion = Fusion(clip, config.fusion_depth, rngs=rngs)
+        self.map_head = MapHead(clip, config.fusion_depth, rngs=rngs)
+        self.classifier = (
+            Linear(clip.dim, config.num_categories, std=0.001, dtype=clip.dtype, rngs=rngs)
+            if config.num_categories
+            else None
+        )
+
+    def encode_image(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch tokens dim"]]:
+        """Global features and tokens of images; see `CLIP.encode_image`."""
+        return self.clip.encode_image(images)
+
+    def encode_text(
+        self, tokens: Int[Array, "batch tokens"]
+    ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch tokens dim"]]:
+        """Global features and tokens of sentences; see `CLIP.encode_text`."""
+        return self.clip.encode_text(tokens)
+
+    def fuse(
+        self,
+        text_tokens: Float[Array, "batch tokens dim"],
+        image_tokens: Float[Array, "batch image_tokens dim"],
+        text_mask: Bool[Array, "batch tokens"],
+    ) -> Float[Array, "batch tokens dim"]:
+        """Text tokens that have looked at the image.
+
+        Args:
+            text_tokens, image_tokens: as the encoders return them.
+            text_mask: True for the first tokens of each row, up to and including the first end of
+                text; the others take no part (our decision: IRRA lets them in).
+        """
+        return self.fusion(text_tokens, image_tokens, text_mask)
+
+    def predict_masked(
+        self, hidden: Float[Array, "batch positions dim"]
+    ) -> Float[Array, "batch positions vocabulary"]:
+        """Float32 logits of the word at some positions of `fuse`'s result."""
+        return self.map_head(hidden)
+
+    def classify(self, features: Float[Array, "batch dim"]) -> Float[Array, "batch category"]:
+        """Float32 logits of the person category of global features, which are not normalised.
+
+        Raises:
+            ValueError: the model has no identity classifier.
+        """
+        if self.classifier is None:
+            raise ValueError("this model has no identity classifier: num_categories is 0")
+        return self.classifier(features, output_dtype="float32")

@@ -1,0 +1,259 @@
+"""The layers that both CLIP towers and the fusion module are made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+Activation = Literal["quick_gelu", "gelu"]
+Remat = Literal["none", "dots", "full"]
+
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of a stack of transformer blocks."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(
+                f"{type(self).__name__}: width {self.width} is not a multiple of heads {self.heads}"
+            )
+
+    def initial_scales(self) -> tuple[float, float, float]:
+        """Standard deviations of projections in, projections out, and the MLP's first layer.
+
+        As in OpenAI's `initialize_parameters`, which IRRA's fusion module follows.
+        """
+        inward = self.width**-0.5
+        return inward, inward * (2 * self.layers) ** -0.5, (2 * self.width) ** -0.5
+
+
+def normal(rngs: nnx.Rngs, shape: Sequence[int], std: float) -> nnx.Param:
+    """A float32 parameter drawn from a normal distribution."""
+    return nnx.Param(std * jax.random.normal(rngs.params(), shape))
+
+
+class Linear(nnx.Module):
+    """x·kernel + bias over the last axis, computed in `dtype`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        std: float,
+        dtype: str,
+        rngs: nnx.Rngs,
+        use_bias: bool = True,
+    ):
+        self.kernel = normal(rngs, (inputs, outputs), std)
+        self.bias = nnx.Param(jnp.zeros(outputs)) if use_bias else None
+        self.dtype = dtype
+
+    def __call__(
+        self, x: Float[Array, "*rows inputs"], *, output_dtype: str | None = None
+    ) -> Float[Array, "*rows outputs"]:
+        kernel = self.kernel[...].astype(self.dtype)
+        # A product of two matrices: XLA's CPU backend is twice as slow on one of three axes by two.
+        rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
+        y = jnp.matmul(rows, kernel, preferred_element_type=output_dtype or self.dtype)
+        if self.bias is not None:
+            y += self.bias[...].astype(y.dtype)
+        return y.reshape(*x.shape[:-1], -1)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation with statistics in float32 and CLIP's epsilon of 1e-5."""
+
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
+        y = x.astype(jnp.float32)
+        y -= jnp.mean(y, axis=-1, keepdims=True)
+        y *= jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-5)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+def activate(x: Float[Array, "*shape"], activation: Activation) -> Float[Array, "*shape"]:
+    """QuickGELU, x·sigmoid(1.702·x), or the exact GELU that some retrained CLIPs have."""
+    if activation == "quick_gelu":
+        return x * jax.nn.sigmoid(1.702 * x)
+    return jax.nn.gelu(x, approximate=False)
+
+
+def attention(
+    query: Float[Array, "batch queries heads head_dim"],
+    key: Float[Array, "batch keys heads head_dim"],
+    value: Float[Array, "batch keys heads head_dim"],
+    *,
+    causal: bool = False,
+    lengths: Int[Array, "batch"] | None = None,
+) -> Float[Array, "batch queries heads head_dim"]:
+    """Scaled dot-product attention in the form that is quickest on this backend.
+
+    Args:
+        query, key, value: the projected tokens.
+        causal: query i sees keys 0 to i only.
+        lengths: how many keys of each row exist, the first ones; all if None.
+    """
+    if jax.default_backend() == "cpu":
+        return _attention_by_head(query, key, value, causal=causal, lengths=lengths)
+    # cuDNN's fused attention takes no float32, and no mask at odd lengths (CLIP's 193 and 77) in
+    # training: hence lengths instead of a mask.
+    fused = jax.default_backend() == "gpu" and query.dtype != jnp.float32
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        is_causal=causal,
+        key_value_seq_lengths=None if lengths is None else lengths.astype(jnp.int32),
+        implementation="cudnn" if fused else "xla",
+    )
+
+
+def _attention_by_head(
+    query: Array, key: Array, value: Array, *, causal: bool, lengths: Array | None
+) -> Array:
+    """Attention over [batch·heads, tokens, head_dim], on a CPU far quicker than with four axes."""
+    batch, queries, heads, head_dim = query.shape
+    keys = key.shape[1]
+
+    def by_head(x: Array) -> Array:
+        return x.swapaxes(1, 2).reshape(batch * heads, -1, head_dim)
+
+    query, key, value = by_head(query * head_dim**-0.5), by_head(key), by_head(value)
+    scores = jnp.einsum("bqd,bkd->bqk", query, key, preferred_element_type=jnp.float32)
+    if causal:
+        scores = jnp.where(jnp.tri(queries, keys, dtype=bool), scores, -jnp.inf)
+    if lengths is not None:
+        exists = jnp.arange(keys) < jnp.repeat(lengths, heads)[:, None, None]
+        scores = jnp.where(exists, scores, -jnp.inf)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    mixed = jnp.einsum("bqk,bkd->bqd", weights, value)
+    return mixed.reshape(batch, heads, queries, head_dim).swapaxes(1, 2)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of one sequence of tokens to another, or to itself."""
+
+    def __init__(self, config: TransformerConfig, *, dtype: str, rngs: nnx.Rngs):
+        inward, outward, _ = config.initial_scales()
+        linear = partial(Linear, config.width, config.width, dtype=dtype, rngs=rngs)
+        self.query = linear(std=inward)
+        self.key = linear(std=inward)
+        self.value = linear(std=inward)
+        self.out = linear(std=outward)
+        self.heads = config.heads
+
+    def __call__(
+        self,
+        x: Float[Array, "batch queries width"],
+        context: Float[Array, "batch keys width"],
+        *,
+        causal: bool = False,
+        lengths: Int[Array, "batch"] | None = None,
+    ) -> Float[Array, "batch queries width"]:
+        def split(tokens: Array) -> Array:
+            return tokens.reshape(*tokens.shape[:2], self.heads, -1)
+
+        mixed = attention(
+            split(self.query(x)),
+            split(self.key(context)),
+            split(self.value(context)),
+            causal=causal,
+            lengths=lengths,
+        )
+        return self.out(mixed.reshape(x.shape))
+
+
+class MLP(nnx.Module):
+    """Two linear layers with the activation between them."""
+
+    def __init__(
+        self, config: TransformerConfig, *, activation: Activation, dtype: str, rngs: nnx.Rngs
+    ):
+        _, outward, upward = config.initial_scales()
+        self.up = Linear(config.width, config.mlp_width, std=upward, dtype=dtype, rngs=rngs)
+        self.down = Linear(config.mlp_width, config.width, std=outward, dtype=dtype, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
+        return self.down(activate(self.up(x), self.activation))
+
+
+class Block(nnx.Module):
+    """A residual block with pre-normalisation: self-attention, then an MLP."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        activation: Activation,
+        causal: bool,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        self.attention_norm = LayerNorm(config.width)
+        self.attention = Attention(config, dtype=dtype, rngs=rngs)
+        self.mlp_norm = LayerNorm(config.width)
+        self.mlp = MLP(config, activation=activation, dtype=dtype, rngs=rngs)
+        self.causal = causal
+
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], lengths: Int[Array, "batch"] | None = None
+    ) -> Float[Array, "batch tokens width"]:
+        y = self.attention_norm(x)
+        x += self.attention(y, y, causal=self.causal, lengths=lengths)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+def apply_blocks(
+    blocks: Sequence[Block],
+    x: Float[Array, "batch tokens width"],
+    lengths: Int[Array, "batch"] | None = None,
+    *,
+    scan_layers: bool,
+    remat: Remat,
+) -> Float[Array, "batch tokens width"]:
+    """Applies blocks of one shape in turn.
+
+    Args:
+        blocks: the blocks; each keeps its own parameters.
+        x: the tokens.
+        lengths: how many tokens of each row exist; all if None.
+        scan_layers: compile one block and loop over it, on parameters stacked inside the step:
+            shorter to compile, a little slower to run.
+        remat: what the backward pass computes again rather than keeps: nothing, all but the matrix
+            products ("dots"), or all but the tokens between blocks ("full").
+    """
+    graph = nnx.split(blocks[0])[0]
+    states = [nnx.split(block)[1] for block in blocks]
+
+    def apply(x: Array, state: nnx.State) -> Array:
+        return nnx.merge(graph, state)(x, lengths)
+
+    if remat != "none":
+        apply = jax.checkpoint(apply, policy=REMAT_POLICIES[remat], prevent_cse=not scan_layers)
+    if scan_layers:
+        stacked = jax.tree.map(lambda *layers: jnp.stack(layers), *states)
+        return jax.lax.scan(lambda x, state: (apply(x, state), None), x, stacked)[0]
+    for state in states:
+        x = apply(x, state)
+    return x
