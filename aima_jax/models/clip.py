@@ -153,8 +153,8 @@ class PatchEmbedding(nnx.Module):
         self.dtype = dtype
 
     def __call__(
-        self, images: Float[Array, "batch height width_in 3"]
-    ) -> Float[Array, "batch rows columns width"]:
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch rows columns channels"]:
         kernel = self.kernel[...].astype(self.dtype)
         images = images.astype(self.dtype)
         size = kernel.shape[0]
@@ -194,8 +194,8 @@ class VisionTransformer(nnx.Module):
         self.config = config
 
     def embed(
-        self, images: Float[Array, "batch height width_in 3"]
-    ) -> Float[Array, "batch tokens width"]:
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch tokens channels"]:
         """Patches and class token with their positions."""
         patches = self.patch_embedding(images)
         batch, *grid, width = patches.shape
@@ -216,7 +216,7 @@ class VisionTransformer(nnx.Module):
         return tokens + positions.astype(tokens.dtype)
 
     def __call__(
-        self, images: Float[Array, "batch height width_in 3"]
+        self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch tokens dim"]:
         tokens = self.pre_norm(self.embed(images))
         tokens = apply_blocks(
@@ -244,7 +244,7 @@ class TextTransformer(nnx.Module):
         )
         self.config = config
 
-    def embed(self, tokens: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens width"]:
+    def embed(self, tokens: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens channels"]:
         """Words with their positions.
 
         Raises:

@@ -84,7 +84,7 @@ class LayerNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(width))
         self.bias = nnx.Param(jnp.zeros(width))
 
-    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
+    def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows width"]:
         y = x.astype(jnp.float32)
         y -= jnp.mean(y, axis=-1, keepdims=True)
         y *= jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-5)
@@ -145,8 +145,12 @@ def _attention_by_head(
     if lengths is not None:
         exists = jnp.arange(keys) < jnp.repeat(lengths, heads)[:, None, None]
         scores = jnp.where(exists, scores, -jnp.inf)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    mixed = jnp.einsum("bqk,bkd->bqd", weights, value)
+    # The softmax's division comes after the product: head_dim divisions a query in place of `keys`.
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    mixed = jnp.einsum(
+        "bqk,bkd->bqd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
+    )
+    mixed = (mixed / jnp.sum(weights, axis=-1, keepdims=True)).astype(value.dtype)
     return mixed.reshape(batch, heads, queries, head_dim).swapaxes(1, 2)
 
 
@@ -164,12 +168,12 @@ class Attention(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "batch queries width"],
-        context: Float[Array, "batch keys width"],
+        x: Float[Array, "batch queries channels"],
+        context: Float[Array, "batch keys channels"],
         *,
         causal: bool = False,
         lengths: Int[Array, "batch"] | None = None,
-    ) -> Float[Array, "batch queries width"]:
+    ) -> Float[Array, "batch queries channels"]:
         def split(tokens: Array) -> Array:
             return tokens.reshape(*tokens.shape[:2], self.heads, -1)
 
@@ -194,7 +198,7 @@ class MLP(nnx.Module):
         self.down = Linear(config.mlp_width, config.width, std=outward, dtype=dtype, rngs=rngs)
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
+    def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows width"]:
         return self.down(activate(self.up(x), self.activation))
 
 
@@ -217,8 +221,8 @@ class Block(nnx.Module):
         self.causal = causal
 
     def __call__(
-        self, x: Float[Array, "batch tokens width"], lengths: Int[Array, "batch"] | None = None
-    ) -> Float[Array, "batch tokens width"]:
+        self, x: Float[Array, "batch tokens channels"], lengths: Int[Array, "batch"] | None = None
+    ) -> Float[Array, "batch tokens channels"]:
         y = self.attention_norm(x)
         x += self.attention(y, y, causal=self.causal, lengths=lengths)
         return x + self.mlp(self.mlp_norm(x))
@@ -226,12 +230,12 @@ class Block(nnx.Module):
 
 def apply_blocks(
     blocks: Sequence[Block],
-    x: Float[Array, "batch tokens width"],
+    x: Float[Array, "batch tokens channels"],
     lengths: Int[Array, "batch"] | None = None,
     *,
     scan_layers: bool,
     remat: Remat,
-) -> Float[Array, "batch tokens width"]:
+) -> Float[Array, "batch tokens channels"]:
     """Applies blocks of one shape in turn.
 
     Args:
