@@ -1,0 +1,1 @@
+"""TFDS builders of the pedestrian datasets, and what prepares and describes them."""

@@ -1,0 +1,122 @@
+"""What the builders share: the features of a record, and the way from a dataset's files to records.
+
+A builder of a dataset says which schema its attributes have and gives the records of each split, in
+order. The bytes of a picture are stored as they are, after they were decoded once.
+"""
+
+import abc
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+
+from aima_jax.attributes import AttributeSchema
+from tfds_builders.pictures import check_picture, in_threads, read_picture
+from tfds_builders.progress import progress
+
+# A shard is held in memory while it is written.
+_RECORDS_PER_SHARD = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One picture of a person.
+
+    Attributes:
+        filename: path below the dataset's root, in POSIX form.
+        image: a JPEG or PNG picture, as bytes or as the file that holds them.
+        attributes: the bits of the builder's schema.
+        identity: who it is, as the dataset numbers people; -1 where it does not.
+        camera: which camera took it, likewise.
+    """
+
+    filename: str
+    image: bytes | pathlib.Path
+    attributes: UInt8[np.ndarray, "attributes"]
+    identity: int = -1
+    camera: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The records of a split, and how many they are."""
+
+    size: int
+    records: Iterable[Record]
+
+
+class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Base of the builders: a subclass gives `schema` and `splits`.
+
+    It writes shard by shard, because TFDS's other base needs TensorFlow from a gigabyte upwards.
+    Records stay in the order in which `splits` gives them.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    schema: AttributeSchema
+
+    @abc.abstractmethod
+    def splits(self, manual_dir: pathlib.Path | None) -> Mapping[str, Split]:
+        """Returns the splits by name, in order.
+
+        Args:
+            manual_dir: where the user put the dataset's files; None for a builder without
+                MANUAL_DOWNLOAD_INSTRUCTIONS, which needs none.
+
+        Raises:
+            FileNotFoundError, ValueError: the files are not what they should be; raised here or
+                while the records are read.
+        """
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "attributes": tfds.features.Tensor(shape=(self.schema.size,), dtype=np.uint8),
+                "identity": tfds.features.Scalar(np.int32),
+                "camera": tfds.features.Scalar(np.int32),
+                "filename": tfds.features.Text(),
+            }
+        )
+        return tfds.core.DatasetInfo(
+            builder=self, description=self.__doc__, features=features, disable_shuffling=True
+        )
+
+    def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
+        manual_dir = None
+        if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
+            manual_dir = pathlib.Path(dl_manager.manual_dir)
+        return {name: _shards(name, split) for name, split in self.splits(manual_dir).items()}
+
+
+def _shards(name: str, split: Split) -> list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]:
+    """The split cut into shards, which TFDS writes one after the other."""
+    examples = progress(in_threads(_example, split.records), split.size, name)
+    numbered = enumerate(examples)
+    return [
+        functools.partial(itertools.islice, numbered, _RECORDS_PER_SHARD)
+        for _ in range(0, split.size, _RECORDS_PER_SHARD)
+    ]
+
+
+def _example(record: Record) -> dict[str, Any]:
+    """The record as TFDS takes it, its picture read and checked."""
+    image, name = record.image, record.filename
+    if isinstance(image, pathlib.Path):
+        image, name = read_picture(image), image
+    check_picture(image, name)
+    return {
+        "image": image,
+        "attributes": np.asarray(record.attributes, np.uint8),
+        "identity": record.identity,
+        "camera": record.camera,
+        "filename": record.filename,
+    }
