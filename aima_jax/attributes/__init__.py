@@ -4,6 +4,7 @@ from aima_jax.attributes.market1501 import market1501_schema
 from aima_jax.attributes.pa100k import pa100k_schema
 from aima_jax.attributes.peta import peta35_schema, peta_schema
 from aima_jax.attributes.schema import AttributeSchema, Description, Group, attribute_iou
+from aima_jax.attributes.synthetic import synthetic_schema
 
 __all__ = [
     "AttributeSchema",
@@ -14,4 +15,5 @@ __all__ = [
     "pa100k_schema",
     "peta35_schema",
     "peta_schema",
+    "synthetic_schema",
 ]

@@ -133,9 +133,9 @@ _LOWER_TYPES = (
     "suit",
     "shorts",
     "capri",
-    "hot_pants",
     "short_skirt",
     "long_skirt",
+    "hot_pants",
 )
 _FOOTWEAR = ("leather_shoes", "shoes", "sneakers", "sandals", "boots", "stockings")
 

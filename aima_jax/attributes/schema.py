@@ -41,7 +41,7 @@ class Group:
         if self.absent is not None and self.kind != "exclusive":
             raise ValueError(f"group {self.name}: only an exclusive group has a word for absence")
 
-    @property
+    @functools.cached_property
     def bits(self) -> tuple[str, ...]:
         """Names of the group's bits, "backpack" of a flag, otherwise as "upper_color=red"."""
         if self.kind == "flag":
@@ -112,15 +112,18 @@ class AttributeSchema:
         return {name: position for position, name in enumerate(self.names)}
 
     def validate(self, description: Mapping[str, Any]) -> Description:
-        """Returns a description, whole or partial, with every value a str, tuple of str or bool.
+        """Returns a description, whole or partial, in the order of the groups and with every value a
+        str, tuple of str or bool by the kind of group.
 
         Raises ValueError for a group or value that the schema does not have.
         """
-        checked = {}
-        for name, value in description.items():
+        for name in description:
             _require_known(name, tuple(self._group), f"schema {self.name}: attribute")
-            checked[name] = self._group[name].check(value)
-        return checked
+        return {
+            group.name: group.check(description[group.name])
+            for group in self.groups
+            if group.name in description
+        }
 
     def encode(self, description: Mapping[str, Any]) -> UInt8[np.ndarray, "attributes"]:
         """Returns the bits of a description: a dict from group to value, values, or True or False.

@@ -1,0 +1,111 @@
+"""How a prompt is put together: words, noun phrases, clauses, and lists of them.
+
+A prompt is a row of pieces. A piece is some words and the attribute phrase that they are, or None
+for words that no attribute owns: articles, prepositions, verbs, commas, and the nouns that several
+attributes share, such as "hair" in "long black hair".
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping, Sequence
+
+Piece = tuple[str, str | None]
+# The words of the attributes that hold, under the name of the group or of the single bit.
+Held = Mapping[str, Sequence[Piece]]
+
+_ARTICLE = re.compile(r"^an? ")
+
+
+@dataclasses.dataclass(frozen=True)
+class NounPhrase:
+    """A thing and its attributes: "a long-sleeved red top with a logo".
+
+    Attributes are given by their group or, where one goes elsewhere than the rest of its group, by
+    the name of the single bit. A noun with an article is countable: it gets the article that fits.
+    """
+
+    noun: str = ""  # names the thing when no value of `head` does
+    head: str = ""  # attribute whose value names the thing; further values go behind "with"
+    adjectives: tuple[str, ...] = ()  # attributes before the noun
+    features: tuple[str, ...] = ()  # attributes after it, behind "with"
+
+    @functools.cached_property
+    def attributes(self) -> tuple[str, ...]:
+        """All that can be told of the thing."""
+        return tuple(filter(None, (*self.adjectives, self.head, *self.features)))
+
+    def holds(self, held: Held) -> bool:
+        """Says whether there is anything to tell of the thing."""
+        return not held.keys().isdisjoint(self.attributes)
+
+    def pieces(self, held: Held, *, articles: bool) -> list[Piece]:
+        """Returns the words, e.g. "a casual black jacket with a sweater and a logo"."""
+        adjectives = []
+        for name in self.adjectives:
+            if name in held:
+                adjectives += listing([[value] for value in held[name]])
+        thing, *others = held.get(self.head, [(self.noun, None)])
+        pieces = _with_article([*adjectives, thing], articles)
+        others += [value for name in self.features for value in held.get(name, ())]
+        if others:
+            pieces.append(("with", None))
+            pieces += listing([_with_article([other], articles) for other in others])
+        return pieces
+
+
+@dataclasses.dataclass(frozen=True)
+class Clause:
+    """A verb or preposition and the things it governs: "wears a red top and jeans"."""
+
+    lead: str
+    things: tuple[NounPhrase, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wording:
+    """How the attributes of a dataset are put into words.
+
+    `words` are those of each bit, by its name; a value that is not listed is its own word. An
+    exclusive group's absence that every prompt says, "gender=male" where only `female` has a bit,
+    is listed too. `absences` are the words for what is not there, by group, in the prompts that
+    state absence.
+    """
+
+    words: Mapping[str, str]
+    subject: NounPhrase
+    details: tuple[Clause, ...]  # prepositions after the subject
+    predicates: tuple[Clause, ...]  # verbs
+    absences: Mapping[str, str]
+
+    @functools.cached_property
+    def things(self) -> tuple[NounPhrase, ...]:
+        """All that the prompt tells of, the subject first."""
+        clauses = (*self.details, *self.predicates)
+        return (self.subject, *(thing for clause in clauses for thing in clause.things))
+
+
+def things(*attributes: str) -> tuple[NounPhrase, ...]:
+    """Returns noun phrases for attributes that are a thing each: a hat, a backpack."""
+    return tuple(NounPhrase(head=attribute) for attribute in attributes)
+
+
+def listing(items: Sequence[list[Piece]], *, serial_comma: bool = False) -> list[Piece]:
+    """Returns "a, b and c" or, with the serial comma, "a, b, and c"."""
+    pieces = list(items[0])
+    for item in items[1:-1]:
+        pieces += [(",", None), *item]
+    if len(items) > 1:
+        pieces += [(",", None)] * serial_comma + [("and", None), *items[-1]]
+    return pieces
+
+
+def _with_article(pieces: list[Piece], articles: bool) -> list[Piece]:
+    """Puts the article of the noun, which comes last, before its adjectives, or drops it."""
+    *adjectives, (noun, name) = pieces
+    bare = _ARTICLE.sub("", noun)
+    phrase = [*adjectives, (bare, name)]
+    if not articles or bare == noun:
+        return phrase
+    first_word = phrase[0][0]
+    return [("an" if first_word[0] in "aeiou" else "a", None), *phrase]

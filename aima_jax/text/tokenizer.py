@@ -1,0 +1,128 @@
+"""CLIP's byte-pair encoding in plain Python; no network, the merges are package data.
+
+It gives the tokens of transformers' `CLIPTokenizer`. OpenAI's own repairs broken text and HTML
+entities first; this one takes a text as it is. Characters younger than Python's Unicode tables
+count as signs, not as letters.
+"""
+
+import functools
+import gzip
+import importlib.resources
+import itertools
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int32
+
+START_TOKEN = 49406
+END_TOKEN = 49407
+MASK_TOKEN = 49405  # the last of the merges: "jekyll", which no prompt contains
+PAD_TOKEN = 0
+CONTEXT_LENGTH = 77
+
+_MERGES = 49152 - 256 - 2
+_SPECIAL = {"<|startoftext|>": START_TOKEN, "<|endoftext|>": END_TOKEN}
+_SPECIAL_PATTERN = re.compile("(" + "|".join(map(re.escape, _SPECIAL)) + ")")
+_WORD_PATTERN = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
+
+
+def tokenize(
+    texts: Sequence[str], context_length: int = CONTEXT_LENGTH
+) -> Int32[np.ndarray, "n context_length"]:
+    """Returns the tokens of each text between start and end token, padded with 0.
+
+    Raises ValueError for a text of more than `context_length` tokens, start and end included.
+    """
+    if isinstance(texts, str):
+        raise ValueError("tokenize takes a list of texts; this is one str")
+    tokens = np.full((len(texts), context_length), PAD_TOKEN, np.int32)
+    for row, text in enumerate(texts):
+        ids = [START_TOKEN, *encode(text), END_TOKEN]
+        if len(ids) > context_length:
+            raise ValueError(
+                f"text {row} has {len(ids)} tokens with start and end; expected at most "
+                f"{context_length}: {text!r}"
+            )
+        tokens[row, : len(ids)] = ids
+    return tokens
+
+
+def encode(text: str) -> list[int]:
+    """Returns the byte-pair tokens of a text of any length, without start and end token."""
+    ids = []
+    for part in _SPECIAL_PATTERN.split(text):
+        if part in _SPECIAL:
+            ids.append(_SPECIAL[part])
+            continue
+        part = unicodedata.normalize("NFC", part)
+        # Python alone knows the final form of sigma; CLIP's lower case is one character at a time.
+        part = part.replace("Σ", "σ").lower()
+        for word in _WORD_PATTERN.finditer(part.translate(_SKELETON)):
+            ids.extend(_encode_word(part[word.start() : word.end()]))
+    return ids
+
+
+class _Skeleton(dict):
+    """Stands for each non-ASCII letter an "a", for each digit a "0", for each other sign a "!".
+
+    Character by character, so that `_WORD_PATTERN` need not know Unicode's categories, which
+    Python's `re` lacks, and its matches are those in the text itself.
+    """
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        if character in "\x1c\x1d\x1e\x1f":  # space to Python alone
+            kind = "!"
+        elif code < 128:
+            kind = character
+        elif character.isspace():
+            kind = " "
+        else:
+            kind = {"L": "a", "N": "0"}.get(unicodedata.category(character)[0], "!")
+        self[code] = kind
+        return kind
+
+
+_SKELETON = _Skeleton()
+
+
+@functools.cache
+def _vocabulary() -> tuple[dict[int, str], dict[tuple[str, str], int], dict[str, int]]:
+    """Returns the character that stands for each byte, the rank of each merge, and all tokens."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
+    printable += range(ord("®"), ord("ÿ") + 1)
+    characters = {byte: chr(byte) for byte in printable}
+    others = (byte for byte in range(256) if byte not in characters)
+    characters |= {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+    file = importlib.resources.files("aima_jax.text") / "bpe_simple_vocab_16e6.txt.gz"
+    lines = gzip.decompress(file.read_bytes()).decode().split("\n")
+    merges = [tuple(line.split()) for line in lines[1 : 1 + _MERGES]]  # line 0 is the version
+
+    symbols = list(characters.values())
+    symbols += [f"{symbol}</w>" for symbol in symbols]
+    symbols += ["".join(pair) for pair in merges]
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    return characters, ranks, {symbol: token for token, symbol in enumerate(symbols)}
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _encode_word(word: str) -> tuple[int, ...]:
+    """Joins the bytes of a word, always the pair first that CLIP's training joined first."""
+    characters, ranks, tokens = _vocabulary()
+    symbols = [characters[byte] for byte in word.encode()]
+    symbols[-1] += "</w>"
+    while len(symbols) > 1:
+        best = min(itertools.pairwise(symbols), key=lambda pair: ranks.get(pair, len(ranks)))
+        if best not in ranks:
+            break
+        merged = []
+        for symbol in symbols:
+            if merged and (merged[-1], symbol) == best:
+                merged[-1] += symbol
+            else:
+                merged.append(symbol)
+        symbols = merged
+    return tuple(tokens[symbol] for symbol in symbols)
