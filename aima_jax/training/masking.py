@@ -1,0 +1,94 @@
+"""Masks whole attribute phrases of sentences, for masked attribute prediction."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, Int32, PRNGKeyArray
+
+from aima_jax.text.tokenizer import MASK_TOKEN
+
+# Of the chosen phrases, the shares that become the mask token and random words; the rest stays.
+MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1
+
+
+def attribute_words(
+    tokens: Int32[np.ndarray, "category tokens"], phrase_ids: Int32[np.ndarray, "category tokens"]
+) -> Int32[np.ndarray, "words"]:
+    """Returns the distinct tokens that are part of a phrase, in ascending order."""
+    return np.unique(tokens[phrase_ids >= 0]).astype(np.int32)
+
+
+def mask_phrases(
+    key: PRNGKeyArray,
+    tokens: Int[Array, "batch tokens"],
+    phrase_ids: Int[Array, "batch tokens"],
+    *,
+    mask_rate: float,
+    capacity: int,
+    attribute_words: Int[Array, "words"],
+) -> tuple[
+    Int[Array, "batch tokens"],
+    Int32[Array, "batch k"],
+    Int[Array, "batch k"],
+    Bool[Array, "batch k"],
+]:
+    """Hides some phrases of each sentence: (masked tokens, positions, targets, mask).
+
+    Each phrase is chosen with probability `mask_rate`, and one in a sentence where none was. All
+    tokens of a chosen phrase become the mask token (80 %), become random `attribute_words` (10 %)
+    or stay (10 %). The rates are BERT's, as IRRA has them; masking whole phrases is our decision.
+
+    At most k = `capacity` tokens of a sentence are chosen: chosen phrases are admitted in random
+    order until one does not fit. Phrases of more than k tokens are never chosen. A sentence
+    without phrases stays as it is. What happens to row i depends on `key` and i alone.
+
+    Args:
+        key: random key.
+        tokens: sentences.
+        phrase_ids: for each token the number of its phrase in the sentence, from 0; -1 for none.
+        mask_rate: probability from 0 to 1.
+        capacity: most tokens chosen in a sentence.
+        attribute_words: tokens to draw replacements from.
+
+    Returns:
+        masked_tokens: what the model sees.
+        positions: where the chosen tokens stand, ascending, then 0.
+        targets: `tokens` at `positions`.
+        mask: True where `positions` is a chosen token.
+
+    Raises:
+        ValueError: `attribute_words` is empty, or `capacity` below 1.
+    """
+    if len(attribute_words) == 0:
+        raise ValueError("attribute_words is empty; expected the tokens of at least one phrase")
+    if capacity < 1:
+        raise ValueError(f"capacity is {capacity}; expected at least 1 token a sentence")
+
+    def mask_row(row: Array, tokens: Array, phrase_ids: Array) -> tuple[Array, ...]:
+        choice_key, fate_key, word_key = jax.random.split(jax.random.fold_in(key, row), 3)
+        length = len(tokens)
+        member = phrase_ids == jnp.arange(length)[:, None]  # [phrases, tokens]
+        size = jnp.sum(member, axis=-1)
+        choice = jax.random.uniform(choice_key, length)
+        choice = jnp.where((size > 0) & (size <= capacity), choice, jnp.inf)
+        chosen = jnp.isfinite(choice) & ((choice < mask_rate) | (choice == jnp.min(choice)))
+        # The draws, being independent of the phrases, also order them for admission.
+        before = jnp.where(chosen & (choice <= choice[:, None]), size, 0)
+        chosen &= jnp.sum(before, axis=-1) <= capacity
+
+        fate = jax.random.uniform(fate_key, length)
+        words = attribute_words[jax.random.randint(word_key, length, 0, len(attribute_words))]
+
+        def at_tokens(phrases: Array) -> Array:
+            return jnp.any(member & phrases[:, None], axis=0)
+
+        hidden = at_tokens(chosen & (fate < MASKED_SHARE))
+        replaced = at_tokens(chosen & (fate >= MASKED_SHARE) & (fate < MASKED_SHARE + RANDOM_SHARE))
+        masked = jnp.where(hidden, MASK_TOKEN, jnp.where(replaced, words, tokens))
+        counts = at_tokens(chosen)
+        (positions,) = jnp.nonzero(counts, size=capacity, fill_value=0)
+        mask = jnp.arange(capacity) < jnp.sum(counts)
+        return masked, positions.astype(jnp.int32), tokens[positions], mask
+
+    attribute_words = jnp.asarray(attribute_words, tokens.dtype)
+    return jax.vmap(mask_row)(jnp.arange(len(tokens)), tokens, phrase_ids)
