@@ -1,0 +1,94 @@
+"""Finds a dataset's files where the user unpacked them, and says clearly what is missing."""
+
+import pathlib
+from collections.abc import Collection, Sequence
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+def locate(
+    manual_dir: pathlib.Path,
+    levels: Sequence[str],
+    folders: Sequence[str],
+    instructions: str,
+) -> tuple[pathlib.Path, str]:
+    """Returns the dataset's root, and which of `folders` holds the pictures there.
+
+    Args:
+        manual_dir: where the user says that the dataset is.
+        levels: the dataset's root as seen from there, the likeliest first.
+        folders: names that the folder of pictures can have below the root.
+        instructions: what the user was told to do, for the message.
+
+    Raises:
+        FileNotFoundError: no such folder is there.
+    """
+    require_folder(manual_dir, instructions)
+    for level in levels:
+        for folder in folders:
+            if (manual_dir / level / folder).is_dir():
+                return manual_dir / level, folder
+    found = sorted(path.name for path in manual_dir.iterdir())
+    raise FileNotFoundError(
+        f"{manual_dir}: no folder {' or '.join(folders)} here; found "
+        f"{_some(found)}.{_other_level(manual_dir, folders)} {instructions}"
+    )
+
+
+def require_folder(manual_dir: pathlib.Path, instructions: str) -> None:
+    """FileNotFoundError unless the folder is there and holds something."""
+    if not manual_dir.is_dir():
+        raise FileNotFoundError(f"{manual_dir}: no such folder. {instructions}")
+    if not any(manual_dir.iterdir()):
+        raise FileNotFoundError(f"{manual_dir}: the folder is empty. {instructions}")
+
+
+def find_file(candidates: Sequence[pathlib.Path], instructions: str) -> pathlib.Path:
+    """Returns the first candidate that is a file; FileNotFoundError where none is."""
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"{candidates[0]}: no such file; looked in "
+        f"{', '.join(str(path.parent) for path in candidates)}. {instructions}"
+    )
+
+
+def picture_names(folder: pathlib.Path) -> list[str]:
+    """Returns the names of a folder's pictures, sorted; other files (Thumbs.db) do not count."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICTURES)
+
+
+def require_listed(listed: Collection[str], folder: pathlib.Path, label_file: pathlib.Path) -> None:
+    """Checks that the pictures of a folder are those that the label file lists.
+
+    Raises:
+        FileNotFoundError: a listed picture is missing.
+        ValueError: a picture is not listed.
+    """
+    present = set(picture_names(folder))
+    counts = f"{folder}: {len(present)} pictures, but {label_file} lists {len(listed)}"
+    missing = sorted(set(listed) - present)
+    if missing:
+        raise FileNotFoundError(f"{counts}; missing: {_some(missing)}. Unpack the pictures again.")
+    unlisted = sorted(present.difference(listed))
+    if unlisted:
+        raise ValueError(
+            f"{counts}; without labels: {_some(unlisted)}. Expected the pictures and the label "
+            "file of one and the same version of the dataset."
+        )
+
+
+def _other_level(manual_dir: pathlib.Path, folders: Sequence[str]) -> str:
+    """A hint where the dataset lies above or below the given folder."""
+    above = manual_dir.resolve().parents[:2]
+    below = (path for pattern in ("*", "*/*") for path in sorted(manual_dir.glob(pattern)))
+    for place in (*above, *below):
+        if any((place / folder).is_dir() for folder in folders):
+            return f" It seems to be in {place}: give that folder as manual_dir."
+    return ""
+
+
+def _some(names: Sequence[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

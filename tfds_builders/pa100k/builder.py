@@ -1,0 +1,82 @@
+"""PA-100K: 100,000 pictures with 26 attributes each, and no identities."""
+
+import pathlib
+
+import numpy as np
+from jaxtyping import UInt8
+
+from aima_jax.attributes import pa100k_schema
+from aima_jax.attributes.pa100k import FILE_NAMES
+from tfds_builders import layout, matlab
+from tfds_builders.records import PersonSearchBuilder, Record, Split
+
+_NAME = "PA-100K"
+_LABELS = "annotation.mat"
+_FOLDERS = ("release_data/release_data", "release_data", "data")
+_SPLITS = ("train", "val", "test")
+
+
+class Pa100k(PersonSearchBuilder):
+    """PA-100K (Liu et al., HydraPlus-Net, ICCV 2017), in its authors' split."""
+
+    name = "pa100k"
+    schema = pa100k_schema
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Unpack {_NAME} so that manual_dir holds {_NAME}/ with the pictures in one of "
+        f"{', '.join(_FOLDERS)}, and {_LABELS} in annotation/ or beside that folder."
+    )
+
+    def splits(self, manual_dir: pathlib.Path) -> dict[str, Split]:
+        """Returns train, val and test, in the label file's order."""
+        root, folder = layout.locate(
+            manual_dir, (_NAME, ""), _FOLDERS, self.MANUAL_DOWNLOAD_INSTRUCTIONS
+        )
+        label_file = layout.find_file(
+            [root / "annotation" / _LABELS, root / _LABELS], self.MANUAL_DOWNLOAD_INSTRUCTIONS
+        )
+        labels = read_labels(label_file)
+        listed = [name for names, _ in labels.values() for name in names]
+        layout.require_listed(listed, root / folder, label_file)
+        return {
+            split: Split(
+                len(names),
+                [
+                    Record(f"{folder}/{name}", root / folder / name, attributes)
+                    for name, attributes in zip(names, rows, strict=True)
+                ],
+            )
+            for split, (names, rows) in labels.items()
+        }
+
+
+def read_labels(
+    path: pathlib.Path,
+) -> dict[str, tuple[list[str], UInt8[np.ndarray, "pictures attributes"]]]:
+    """Returns file names and labels of each split.
+
+    Raises:
+        ValueError: the file is damaged, or it is not PA-100K's `annotation.mat`.
+    """
+    variables = [f"{split}_{kind}" for split in _SPLITS for kind in ("images_name", "label")]
+    content = matlab.read_labels(path, _NAME, ("attributes", *variables))
+    found = tuple(matlab.strings(content["attributes"]))
+    if found != FILE_NAMES:
+        raise ValueError(
+            f"{path}: attributes are {', '.join(found)}; expected {', '.join(FILE_NAMES)}"
+        )
+    labels = {}
+    for split in _SPLITS:
+        names = matlab.strings(content[f"{split}_images_name"])
+        for name in names:
+            # The name becomes part of a path: nothing outside the folder may be read.
+            if pathlib.PureWindowsPath(name).name != name or name in ("", ".", ".."):
+                raise ValueError(
+                    f"{path}: {split}_images_name has {name!r}; expected a file name alone, as "
+                    "000001.jpg"
+                )
+        shape = (len(names), len(FILE_NAMES))
+        labels[split] = (names, matlab.bits(content[f"{split}_label"], shape, path, split))
+    every = [name for names, _ in labels.values() for name in names]
+    if len(set(every)) != len(every):
+        raise ValueError(f"{path}: a picture is listed twice; expected {len(every)} different ones")
+    return labels

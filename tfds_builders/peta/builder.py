@@ -1,0 +1,170 @@
+"""PETA: 19,000 pictures from ten collections, in the person-search split and five random ones."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Int, UInt8
+
+from aima_jax.attributes import AttributeSchema, peta35_schema, peta_schema
+from aima_jax.attributes.peta import FILE_NAMES
+from tfds_builders import layout, matlab
+from tfds_builders.records import PersonSearchBuilder, Record, Split
+
+_NAME = "PETA"
+_LABELS = "PETA.mat"
+_IMAGES = "images"
+# Image number, person, collection, and person within the collection come before the labels.
+_LABELS_START = 4
+_RANDOM_SPLITS = 5
+
+_Rows = Mapping[str, Int[np.ndarray, "rows"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What `PETA.mat` says, a row for each picture."""
+
+    attributes: UInt8[np.ndarray, "pictures attributes"]
+    identity: Int[np.ndarray, "pictures"]
+    random_splits: tuple[_Rows, ...]
+
+
+@dataclasses.dataclass(eq=False)
+class PetaConfig(tfds.core.BuilderConfig):
+    """Which split, `random` counting from 1 and 0 for `sal`; and which attributes."""
+
+    random: int = 0
+    schema: AttributeSchema = peta_schema
+
+
+def _configs() -> list[PetaConfig]:
+    sal = PetaConfig(name="sal", description="SAL's person-search split, 105 attributes")
+    numbers = range(1, _RANDOM_SPLITS + 1)
+    return [
+        sal,
+        *(
+            PetaConfig(
+                name=f"random{number}{suffix}",
+                description=f"random split {number} of the label file, {schema.size} attributes",
+                random=number,
+                schema=schema,
+            )
+            for suffix, schema in (("", peta_schema), ("_35", peta35_schema))
+            for number in numbers
+        ),
+    ]
+
+
+class Peta(PersonSearchBuilder):
+    """PETA (Deng et al., ACM MM 2014); its `sal` split is that of Cao et al. (SAL, ECCV 2020)."""
+
+    name = "peta"
+    BUILDER_CONFIGS = _configs()
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Unpack {_NAME} so that manual_dir holds {_IMAGES}/ with 00001.png to 19000.png, and put "
+        f"{_LABELS} beside that folder or above it; both may lie in a folder {_NAME}/."
+    )
+
+    @property
+    def schema(self) -> AttributeSchema:
+        """The 105 attributes of the label file, or its usual 35."""
+        return self.builder_config.schema
+
+    def splits(self, manual_dir: pathlib.Path) -> dict[str, Split]:
+        """Returns train and test, and val in the random splits, in the label file's order."""
+        root, folder = layout.locate(
+            manual_dir, (_NAME, ""), (_IMAGES,), self.MANUAL_DOWNLOAD_INSTRUCTIONS
+        )
+        label_file = layout.find_file(
+            [root / _LABELS, root.parent / _LABELS], self.MANUAL_DOWNLOAD_INSTRUCTIONS
+        )
+        labels = read_labels(label_file)
+        names = [f"{number:05d}.png" for number in range(1, len(labels.identity) + 1)]
+        layout.require_listed(names, root / folder, label_file)
+        number = self.builder_config.random
+        rows = labels.random_splits[number - 1] if number else sal_split(labels.attributes)
+
+        def record(row: int) -> Record:
+            return Record(
+                filename=f"{folder}/{names[row]}",
+                image=root / folder / names[row],
+                attributes=labels.attributes[row, : self.schema.size],
+                identity=int(labels.identity[row]),
+            )
+
+        return {
+            name: Split(len(chosen), [record(row) for row in chosen])
+            for name, chosen in rows.items()
+        }
+
+
+def sal_split(attributes: UInt8[np.ndarray, "pictures attributes"]) -> _Rows:
+    """Returns the rows of SAL's train and test: no category of the one occurs in the other.
+
+    Categories with one picture are dropped. Of the others, in the order in which they first appear,
+    numpy's legacy generator draws 189 in 209 for training, that is 1,890 of the 2,090.
+    """
+    _, first, category, count = np.unique(
+        attributes, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    kept = np.flatnonzero(count > 1)
+    kept = kept[np.argsort(first[kept])]
+    generator = np.random.RandomState(1)
+    train = kept[generator.choice(len(kept), len(kept) * 189 // 209, replace=False)]
+    category = category.ravel()
+    return {
+        "train": np.flatnonzero(np.isin(category, train)),
+        "test": np.flatnonzero(np.isin(category, np.setdiff1d(kept, train))),
+    }
+
+
+def read_labels(path: pathlib.Path) -> Labels:
+    """Returns labels, people and random splits.
+
+    Raises:
+        ValueError: the file is damaged, or it is not `PETA.mat`.
+    """
+    peta = matlab.read_labels(path, _NAME, ("peta",))["peta"]
+    matlab.require_fields(peta, ("data", "attribute", "partion_attribute"), path, _NAME, "peta")
+    if tuple(matlab.strings(peta["attribute"])) != FILE_NAMES:
+        raise ValueError(
+            f"{path}: peta.attribute names other attributes than the {len(FILE_NAMES)} of "
+            f"{_NAME}, {FILE_NAMES[0]} to {FILE_NAMES[-1]}"
+        )
+    data = np.asarray(peta["data"])
+    columns = _LABELS_START + len(FILE_NAMES)
+    if data.ndim != 2 or data.shape[1] != columns:
+        raise ValueError(f"{path}: peta.data has shape {data.shape}; expected {columns} columns")
+    pictures = len(data)
+    if not np.array_equal(data[:, 0], np.arange(1, pictures + 1)):
+        raise ValueError(f"{path}: column 1 of peta.data does not count from 1 to {pictures}")
+    partitions = list(peta["partion_attribute"])
+    if len(partitions) != _RANDOM_SPLITS:
+        raise ValueError(
+            f"{path}: peta.partion_attribute has {len(partitions)} splits; expected "
+            f"{_RANDOM_SPLITS}"
+        )
+    return Labels(
+        attributes=matlab.bits(
+            data[:, _LABELS_START:], (pictures, len(FILE_NAMES)), path, "peta.data"
+        ),
+        identity=data[:, 1].astype(np.int64),
+        random_splits=tuple(
+            _random_split(partition, pictures, path, f"peta.partion_attribute {number}")
+            for number, partition in enumerate(partitions, 1)
+        ),
+    )
+
+
+def _random_split(partition: Any, pictures: int, path: pathlib.Path, where: str) -> _Rows:
+    names = ("train", "val", "test")
+    matlab.require_fields(partition, names, path, _NAME, where)
+    rows = {name: np.sort(np.atleast_1d(partition[name]).astype(np.int64)) - 1 for name in names}
+    drawn = np.concatenate(list(rows.values()))
+    if drawn.min() < 0 or drawn.max() >= pictures or len(np.unique(drawn)) != len(drawn):
+        raise ValueError(f"{path}: {where} names a picture twice, or one beyond the {pictures}")
+    return rows

@@ -1,0 +1,262 @@
+"""Prepares a dataset once: raw files in, checked ArrayRecord files with a manifest out.
+
+    python -m tfds_builders.prepare market1501_attribute --manual_dir=… --data_dir=… [--check]
+
+Exits with 2 where something is wrong with the files, and leaves nothing behind then.
+"""
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import hashlib
+import importlib
+import io
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tfds_builders import prepared
+from tfds_builders.layout import require_folder
+
+DATASETS = ("market1501_attribute", "peta", "pa100k", "synthetic_pedestrians")
+
+_HOME = pathlib.Path("~/tensorflow_datasets")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_Place = str | os.PathLike | None
+
+
+def prepare(
+    dataset: str,
+    *,
+    manual_dir: _Place = None,
+    data_dir: _Place = None,
+    builder_kwargs: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+    """Returns the folder of a prepared dataset, and prepares it where it is not there yet.
+
+    The folder appears at once when everything is in it. A second process that prepares the same
+    dataset meanwhile waits, and finds it.
+
+    Args:
+        dataset: as "pa100k", or with a builder's config, as "peta/random1".
+        manual_dir: where the raw files lie; ~/tensorflow_datasets/downloads/manual by default.
+        data_dir: where prepared datasets go; ~/tensorflow_datasets by default.
+        builder_kwargs: further arguments of the builder.
+
+    Raises:
+        FileNotFoundError, ValueError: the raw files, or a folder prepared earlier, are not what
+            they should be; or no such dataset is known.
+        OSError: the disk is full.
+    """
+    folder = find(dataset, data_dir=data_dir)
+    if folder is not None:
+        return folder
+    folder = _folder(dataset, data_dir)
+    manual_dir = pathlib.Path(manual_dir or _HOME / "downloads" / "manual").expanduser()
+    instructions = _builder_class(dataset).MANUAL_DOWNLOAD_INSTRUCTIONS
+    if instructions:
+        require_folder(manual_dir, instructions)
+    try:
+        with _workplace(folder) as place:
+            if not folder.exists():
+                made = _build(dataset, place, manual_dir, builder_kwargs or {})
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                made.rename(folder)
+    except (OSError, RuntimeError) as error:
+        # ArrayRecord's writer knows only RuntimeError.
+        if any(os.strerror(code) in str(error) for code in _NO_SPACE):
+            raise OSError(
+                f"{folder}: {dataset} could not be prepared, the disk is full ({error}). Make "
+                "room there, or choose another data_dir; nothing was left behind"
+            ) from error
+        raise
+    prepared.read_manifest(folder)
+    return folder
+
+
+def find(dataset: str, *, data_dir: _Place = None) -> pathlib.Path | None:
+    """Returns the folder of a prepared dataset, None where there is none.
+
+    Raises:
+        ValueError: the folder is there, but its manifest is missing or damaged; or no such dataset
+            is known.
+    """
+    folder = _folder(dataset, data_dir)
+    if not folder.exists():
+        return None
+    prepared.read_manifest(folder)
+    return folder
+
+
+def check(dataset: str, *, data_dir: _Place = None) -> dict[str, Any]:
+    """Verifies a prepared dataset against its counts and checksums, and returns its manifest.
+
+    Raises:
+        FileNotFoundError: it is not prepared.
+        ValueError: naming every file that is damaged, missing, or does not belong there.
+    """
+    folder = _folder(dataset, data_dir)
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{folder}: {dataset} is not prepared there; run python -m tfds_builders.prepare "
+            f"{dataset}, or give its --data_dir"
+        )
+    return prepared.verify(folder)
+
+
+def _builder_class(dataset: str) -> type:
+    import tensorflow_datasets as tfds
+
+    name = dataset.partition("/")[0]
+    if name not in DATASETS:
+        raise ValueError(f"dataset {dataset!r} is unknown; expected one of {', '.join(DATASETS)}")
+    importlib.import_module(f"tfds_builders.{name}")
+    return tfds.builder_cls(name)
+
+
+def _config(dataset: str) -> str:
+    """The builder's config that is meant, "" where the builder has none."""
+    configs = [config.name for config in _builder_class(dataset).BUILDER_CONFIGS]
+    config = dataset.partition("/")[2] or (configs[0] if configs else "")
+    if config and config not in configs:
+        raise ValueError(
+            f"dataset {dataset!r} is unknown; expected {dataset.partition('/')[0]} "
+            f"{'with one of ' + ', '.join(configs) if configs else 'alone'}"
+        )
+    return config
+
+
+def _folder(dataset: str, data_dir: _Place) -> pathlib.Path:
+    """Where TFDS keeps the dataset, prepared or not."""
+    builder = _builder_class(dataset)
+    data_dir = pathlib.Path(data_dir or _HOME).expanduser()
+    return data_dir / builder.name / _config(dataset) / str(builder.VERSION)
+
+
+@contextlib.contextmanager
+def _workplace(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """An empty folder on the disk of `folder`, of this process alone, and gone afterwards."""
+    place = folder.parent / f".{folder.name}.preparing"
+    created = [parent for parent in place.parents if not parent.exists()]
+    lock = _lock(place)
+    try:
+        # What a killed process left.
+        for path in place.iterdir():
+            shutil.rmtree(path)
+        yield place
+    finally:
+        shutil.rmtree(place)
+        os.close(lock)
+        for parent in created:
+            with contextlib.suppress(OSError):  # it holds the dataset, or another's files
+                parent.rmdir()
+
+
+def _lock(place: pathlib.Path) -> int:
+    """Locks a folder that is made for it; the lock goes when the process does."""
+    while True:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            lock = os.open(place, os.O_RDONLY)
+        except FileNotFoundError:  # whoever had it removes it just now
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that prepares {place.parent}", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Whoever had the lock before has removed the folder by now, unless it was killed.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), place.stat()):
+                return lock
+        os.close(lock)
+
+
+def _build(
+    dataset: str, place: pathlib.Path, manual_dir: pathlib.Path, builder_kwargs: Mapping[str, Any]
+) -> pathlib.Path:
+    """Writes the complete dataset below `place`, and returns its folder there."""
+    import tensorflow_datasets as tfds
+
+    builder = _builder_class(dataset)(
+        data_dir=place,
+        file_format="array_record",
+        **{"config": _config(dataset) or None, **builder_kwargs},
+    )
+    # TFDS tells of downloads and of the temporary folder.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+        )
+    folder = pathlib.Path(builder.data_path)
+    counts, contents = {}, {}
+    for split in builder.info.splits:
+        labels, contents[split] = _stored(builder, split)
+        counts[split] = len(labels["filename"])
+        prepared.write_labels(folder, split, labels)
+    prepared.write_manifest(
+        folder,
+        dataset="/".join(filter(None, (builder.name, _config(dataset)))),
+        schema=builder.schema.to_dict(),
+        counts=counts,
+        contents=contents,
+    )
+    return folder
+
+
+def _stored(builder: Any, split: str) -> tuple[prepared.Labels, str]:
+    """Reads the records back: their labels, which thus cannot disagree, and what they amount to."""
+    import tensorflow_datasets as tfds
+
+    names = ("attributes", "identity", "camera", "filename")
+    columns = {name: [] for name in names}
+    digest = hashlib.sha256()
+    for record in builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}):
+        for name in names:
+            columns[name].append(record[name])
+        digest.update(hashlib.sha256(record["image"]).digest())
+    labels = {
+        "attributes": np.stack(columns["attributes"]),
+        "identity": np.array(columns["identity"], np.int32),
+        "camera": np.array(columns["camera"], np.int32),
+        "filename": np.array([name.decode() for name in columns["filename"]]),
+    }
+    for column in labels.values():
+        digest.update(column.tobytes())
+    return labels, digest.hexdigest()
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tfds_builders.prepare", description=__doc__)
+    parser.add_argument("dataset", help=f"one of {', '.join(DATASETS)}, or as peta/random1")
+    parser.add_argument("--manual_dir", help="the raw files; TFDS's manual folder by default")
+    parser.add_argument("--data_dir", help="the prepared ones; ~/tensorflow_datasets by default")
+    parser.add_argument("--check", action="store_true", help="verify a prepared dataset")
+    args = parser.parse_args()
+    try:
+        if args.check:
+            manifest = check(args.dataset, data_dir=args.data_dir)
+        else:
+            folder = prepare(args.dataset, manual_dir=args.manual_dir, data_dir=args.data_dir)
+            manifest = prepared.read_manifest(folder)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left behind", file=sys.stderr)
+        return 130
+    counts = ", ".join(f"{split} {count:,}" for split, count in manifest["counts"].items())
+    print(f"{manifest['dataset']} {'is sound' if args.check else 'is prepared'}: {counts}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
