@@ -112,10 +112,10 @@ class AttributeSchema:
         return {name: position for position, name in enumerate(self.names)}
 
     def validate(self, description: Mapping[str, Any]) -> Description:
-        """Returns a description, whole or partial, in the order of the groups and with every value a
-        str, tuple of str or bool by the kind of group.
+        """Returns a description, whole or partial, with values as `decode` gives them.
 
-        Raises ValueError for a group or value that the schema does not have.
+        Groups are in the schema's order, each value a str, tuple of str or bool by the kind of
+        group. Raises ValueError for a group or value that the schema does not have.
         """
         for name in description:
             _require_known(name, tuple(self._group), f"schema {self.name}: attribute")

@@ -18,7 +18,6 @@ WORDING = Wording(
         "sleeve=short": "short-sleeved",
         "sleeve=long": "long-sleeved",
         "upper_pattern=stripes": "striped",
-        "upper_pattern=logo": "a logo",
         "upper_pattern=splice": "color-block",
         "lower_pattern=stripes": "striped",
         "lower_pattern=print": "patterned",
@@ -32,11 +31,7 @@ WORDING = Wording(
         Clause(
             "wears",
             (
-                NounPhrase(
-                    "a top",
-                    adjectives=("sleeve", "upper_pattern"),
-                    features=("upper_pattern=logo",),
-                ),
+                NounPhrase("a top", adjectives=("sleeve", "upper_pattern")),
                 *things("lower_type=long_coat"),
                 NounPhrase("bottoms", head="lower_type", adjectives=("lower_pattern",)),
                 *things("boots", "hat", "glasses"),

@@ -13,7 +13,6 @@ WORDING = Wording(
         "sleeve=short": "short-sleeved",
         "sleeve=long": "long-sleeved",
         "upper_pattern=stripes": "striped",
-        "upper_pattern=logo": "a logo",
         "upper_pattern=splice": "color-block",
         "lower_type=skirt": "a skirt",
         "bag=backpack": "a backpack",
@@ -30,11 +29,7 @@ WORDING = Wording(
         Clause(
             "wears",
             (
-                NounPhrase(
-                    "a top",
-                    adjectives=("sleeve", "upper_color", "upper_pattern"),
-                    features=("upper_pattern=logo",),
-                ),
+                NounPhrase("a top", adjectives=("sleeve", "upper_color", "upper_pattern")),
                 NounPhrase(
                     "bottoms", head="lower_type", adjectives=("lower_length", "lower_color")
                 ),

@@ -1,0 +1,302 @@
+"""Prompts of every real category, of random and partial descriptions, and the text table."""
+
+import functools
+import re
+
+import clip_reference
+import descriptions
+import label_files
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aima_jax.attributes import (
+    AttributeSchema,
+    market1501_schema,
+    pa100k_schema,
+    peta35_schema,
+    peta_schema,
+    synthetic_schema,
+)
+from aima_jax.text import PromptTemplate, build_text_table, tokenize
+
+NAMES = ("sentence", "list", "absence")
+REAL_SCHEMAS = (market1501_schema, peta_schema, peta35_schema, pa100k_schema)
+SCHEMAS = (*REAL_SCHEMAS, synthetic_schema)
+
+each_name = pytest.mark.parametrize("name", NAMES)
+each_schema = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
+# Nouns of the prompts that are plural or uncountable: they get no article.
+WITHOUT_ARTICLE = (
+    "hair|view|pants|bottoms|trousers|shorts|jeans|capris|boots|shoes|sneakers|sandals|stockings|"
+    "footwear|glasses|sunglasses|headphones|bags|items|belongings|accessories|stripes"
+)
+
+
+def categories(request, schema: AttributeSchema) -> np.ndarray:
+    if schema is synthetic_schema:
+        return synthetic_categories()
+    return label_files.categories(request.getfixturevalue("shared_data"), schema)
+
+
+@functools.cache
+def synthetic_categories() -> np.ndarray:
+    generator = np.random.default_rng(0)
+    rows = []
+    for _ in range(1000):
+        description = {
+            group.name: bool(generator.integers(2))
+            if group.kind == "flag"
+            else str(generator.choice(group.answers))
+            for group in synthetic_schema.groups
+        }
+        rows.append(synthetic_schema.encode(description))
+    return np.unique(rows, axis=0)
+
+
+@pytest.fixture(scope="module")
+def rendered(request):
+    """Renders a schema's categories once for all tests: a list of (bits, sentence)."""
+
+    @functools.cache
+    def render(schema, name):
+        template = PromptTemplate(schema, name)
+        return [(bits, template.render(bits)) for bits in categories(request, schema)]
+
+    return render
+
+
+@each_name
+@each_schema
+def test_distinct_categories_give_distinct_sentences(rendered, schema, name):
+    texts = [sentence.text for _, sentence in rendered(schema, name)]
+    assert len(set(texts)) == len(texts)
+
+
+@each_name
+@each_schema
+def test_every_bit_that_holds_is_said_once(rendered, schema, name):
+    absent_bits = {group.name: group.bits for group in schema.groups}
+    for bits, sentence in rendered(schema, name):
+        held = {bit for bit, value in zip(schema.names, bits, strict=True) if value}
+        said = [phrase.name for phrase in sentence.phrases]
+        assert len(set(said)) == len(said), sentence
+        assert held <= set(said), sentence
+        # What is said beyond is an absence, under the name of a group that has no bit set.
+        for group in set(said) - held:
+            assert not held.intersection(absent_bits[group]), sentence
+
+
+@each_name
+@each_schema
+def test_phrases_cover_whole_words_and_do_not_touch(rendered, schema, name):
+    for _, sentence in rendered(schema, name):
+        end = -1
+        for phrase in sentence.phrases:
+            assert end < phrase.start < phrase.end
+            end = phrase.end
+            words = sentence.text[phrase.start : phrase.end]
+            assert re.fullmatch(r"[A-Za-z]+([ -][A-Za-z]+)*", words), words
+            assert not re.match(r"(a|an|and|with) ", words), words
+            around = f" {sentence.text} "[phrase.start], f"{sentence.text} "[phrase.end]
+            assert around[0] == " " and around[1] in " ,.", sentence
+
+
+@each_name
+@each_schema
+def test_sentences_are_well_formed(rendered, schema, name):
+    for _, sentence in rendered(schema, name):
+        text = sentence.text
+        if name == "list":
+            assert re.fullmatch(r"[A-Za-z-]+(,? [A-Za-z-]+)*", text), text
+            assert not re.search(r"\b(a|an)\b", text), text
+            continue
+        assert re.fullmatch(r"[A-Z][a-z]*(,? [A-Za-z-]+)*\.", text), text
+        assert re.search(r"^This is | wears | carries | has ", text), text
+        assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", text), text
+        assert not re.search(r"\b(a|an|and|with|wears|carries|has|in)[,.]", text), text
+        assert not re.search(r"\b(and|with|wears|carries|has|in|is) (and|with)\b", text), text
+        for countable in re.findall(r"\ban? ([^,.]*?)(?= and | with |[,.])", text):
+            assert not re.search(rf"\b({WITHOUT_ARTICLE})$", countable), text
+
+
+@each_name
+@each_schema
+def test_table_equals_transformers_tokens_and_their_offsets(request, rendered, schema, name):
+    table = build_text_table(categories(request, schema), PromptTemplate(schema, name))
+    sentences = [sentence for _, sentence in rendered(schema, name)]
+    assert table.sentences == tuple(sentence.text for sentence in sentences)
+    expected = clip_reference.tokenizer()(list(table.sentences), return_offsets_mapping=True)
+    lengths = [len(ids) for ids in expected["input_ids"]]
+    width = table.tokens.shape[1]
+    assert max(lengths) <= width <= min(77, max(lengths) + 7)
+    assert width % 8 == 0 or width == 77
+
+    for row, sentence in enumerate(sentences):
+        ids, offsets = expected["input_ids"][row], expected["offset_mapping"][row]
+        assert table.tokens[row, : len(ids)].tolist() == ids
+        assert not table.tokens[row, len(ids) :].any()
+        owner = [-1] * len(sentence.text)
+        for index, (_, start, end) in enumerate(sentence.phrases):
+            owner[start:end] = [index] * (end - start)
+        owners = [set(owner[start:end]) for start, end in offsets[1:-1]]
+        assert all(len(indices) == 1 for indices in owners), "a token reaches across"
+        phrase_ids = [-1, *(indices.pop() for indices in owners)]
+        phrase_ids += [-1] * (width - len(phrase_ids))
+        assert table.phrase_ids[row].tolist() == phrase_ids
+
+
+def test_absence_states_every_flag_of_market1501(rendered):
+    for bits, sentence in rendered(market1501_schema, "absence"):
+        description = market1501_schema.decode(bits)
+        for flag in ("hat", "backpack", "bag", "handbag"):
+            assert (f"no {flag}" in sentence.text) == (not description[flag])
+
+
+@each_name
+@each_schema
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_what_is_unknown_is_not_mentioned(schema, name, data):
+    description = data.draw(descriptions.partial(schema))
+    template = PromptTemplate(schema, name)
+    sentence = template.render(description)
+    bits = {bit: group.name for group in schema.groups for bit in group.bits}
+    groups = {bits.get(phrase.name, phrase.name) for phrase in sentence.phrases}
+    assert groups <= description.keys()
+    said = {phrase.name for phrase in sentence.phrases}
+    for group, value in description.items():
+        values = [value] if isinstance(value, str) else value if isinstance(value, tuple) else []
+        assert {f"{group}={one}" for one in values} & bits.keys() <= said
+        assert (group in said) or value is not True
+    backwards = dict(reversed(description.items()))
+    assert template.render(backwards) == sentence
+
+
+@each_name
+@each_schema
+def test_bits_and_their_description_give_one_sentence(rendered, schema, name):
+    template = PromptTemplate(schema, name)
+    for bits, sentence in rendered(schema, name)[::50]:
+        assert template.render(schema.decode(bits)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("schema", "typed", "sentence", "terse", "absence"),
+    [
+        (
+            market1501_schema,
+            "gender=female,age=young,hair=long,sleeve=short,upper_color=red,lower_type=pants,"
+            "lower_length=long,lower_color=black,backpack,bag,hat=no,handbag=no",
+            "A young woman with long hair wears a short-sleeved red top and long black pants, "
+            "and carries a backpack and a bag.",
+            "young woman, long hair, short-sleeved red top, long black pants, backpack, bag",
+            "A young woman with long hair wears a short-sleeved red top and long black pants, "
+            "carries a backpack and a bag, and has no hat and no handbag.",
+        ),
+        (market1501_schema, "", "This is a person.", "person", "This is a person."),
+        (
+            market1501_schema,
+            "gender=male,age=old,hat=no",
+            "This is an old man.",
+            "old man",
+            "An old man has no hat.",
+        ),
+        (
+            market1501_schema,
+            "lower_color=none,upper_color=green",
+            "A person wears a green top.",
+            "person, green top",
+            "A person wears a green top and has no dominant bottom color.",
+        ),
+        (
+            pa100k_schema,
+            "gender=male,view=side,upper_pattern=logo,lower_type=long_coat,lower_type=trousers,"
+            "lower_pattern=stripes,object_in_front",
+            "A man in side view wears a logo top, a long coat and striped trousers, "
+            "and carries an object in front.",
+            "man, side view, logo top, long coat, striped trousers, object in front",
+            "A man in side view wears a logo top, a long coat and striped trousers, "
+            "and carries an object in front.",
+        ),
+        (
+            peta_schema,
+            "gender=male,age=16-30,age=31-45,hair=bald,hair=short,hair_color=gray,"
+            "upper_color=orange,upper_color=blue,upper_type=jacket,upper_type=t_shirt,v_neck,"
+            "footwear=shoes,footwear=stockings,footwear_color=white,umbrella,carrying_other",
+            "A bald young and adult man with short gray hair wears a blue and orange jacket with "
+            "a T-shirt and a V-neck and white shoes with stockings, and carries an umbrella and "
+            "other items.",
+            "bald young and adult man, short gray hair, blue and orange jacket with T-shirt and "
+            "V-neck, white shoes with stockings, umbrella, other items",
+            "A bald young and adult man with short gray hair wears a blue and orange jacket with "
+            "a T-shirt and a V-neck and white shoes with stockings, and carries an umbrella and "
+            "other items.",
+        ),
+        (
+            synthetic_schema,
+            "gender=female,hair=long,view=back,lower_type=skirt,lower_color=white,bag=none",
+            "A woman with long hair in back view wears a white skirt.",
+            "woman, long hair, back view, white skirt",
+            "A woman with long hair in back view wears a white skirt and has no bag.",
+        ),
+    ],
+)
+def test_what_the_prompts_say(schema, typed, sentence, terse, absence):
+    description = schema.parse(typed)
+    texts = [PromptTemplate(schema, name).render(description).text for name in NAMES]
+    assert texts == [sentence, terse, absence]
+
+
+def test_phrases_are_the_words_of_the_value():
+    description = {"gender": "male", "upper_color": "red", "sleeve": "short", "hat": False}
+    sentence = PromptTemplate(market1501_schema, "absence").render(description)
+    assert [(name, sentence.text[start:end]) for name, start, end in sentence.phrases] == [
+        ("gender=male", "man"),
+        ("sleeve=short", "short-sleeved"),
+        ("upper_color=red", "red"),
+        ("hat", "no hat"),
+    ]
+    # A man has no bit on PA-100K: it is the group that is said.
+    sentence = PromptTemplate(pa100k_schema).render({"gender": "male"})
+    assert sentence.phrases == (("gender", 10, 13),)
+
+
+def test_table_is_what_the_step_gathers():
+    attributes = np.stack([pa100k_schema.encode(pa100k_schema.parse(typed)) for typed in TYPED])
+    table = build_text_table(attributes, PromptTemplate(pa100k_schema))
+    assert table.tokens.dtype == table.phrase_ids.dtype == np.int32
+    assert table.tokens.shape == table.phrase_ids.shape == (2, 32)
+    np.testing.assert_array_equal(table.attributes, attributes)
+    np.testing.assert_array_equal(table.tokens, tokenize(table.sentences, 32))
+
+
+TYPED = (
+    "gender=female,age=18-60,view=front,sleeve=short,lower_type=shorts,hat,backpack,boots",
+    "age=over_60,view=back,sleeve=long,lower_type=trousers",
+)
+
+
+def test_a_sentence_over_77_tokens_is_refused():
+    bits = np.ones((1, 105), np.uint8)
+    bits[0, peta_schema.names.index("gender=male")] = 0
+    with pytest.raises(ValueError, match=r"text 0 has \d+ tokens .* at most 77: 'A bald"):
+        build_text_table(bits, PromptTemplate(peta_schema))
+
+
+def test_table_wants_rows_of_bits():
+    with pytest.raises(ValueError, match="expected one row of 26 bits for each category"):
+        build_text_table(np.zeros((0, 26), np.uint8), PromptTemplate(pa100k_schema))
+    with pytest.raises(ValueError, match=r"expected \(26,\)"):
+        build_text_table(np.zeros((1, 35), np.uint8), PromptTemplate(pa100k_schema))
+
+
+def test_unknown_templates_are_named():
+    assert all(PromptTemplate.available(schema) == NAMES for schema in SCHEMAS)
+    with pytest.raises(ValueError, match=r"no prompt template 'photo'.*sentence, list, absence"):
+        PromptTemplate(pa100k_schema, "photo")
+    with pytest.raises(ValueError, match="for schema 'mine'; expected one of market1501"):
+        PromptTemplate(AttributeSchema("mine", pa100k_schema.groups))
+    with pytest.raises(ValueError, match="did you mean 'gender'"):
+        PromptTemplate(pa100k_schema).render({"gendr": "male"})
