@@ -1,0 +1,47 @@
+"""Rendered pedestrians as a dataset: no files are needed, any size can be had."""
+
+import pathlib
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+
+from aima_jax.attributes.synthetic import synthetic_schema
+from tfds_builders.records import PersonSearchBuilder, Record, Split
+from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
+from tfds_builders.synthetic_pedestrians.worker import render_split
+
+
+class SyntheticPedestrians(PersonSearchBuilder):
+    """Figures rendered from attributes, in the manner of Market-1501, PETA and PA-100K.
+
+    The config is the size: "train6000-val400-test1000-seed0", or any other numbers. About half of
+    the test categories never occur in training.
+    """
+
+    name = "synthetic_pedestrians"
+    schema = synthetic_schema
+    BUILDER_CONFIGS = (tfds.core.BuilderConfig(name=Size().name),)
+
+    def __init__(self, *, config: str | tfds.core.BuilderConfig | None = None, **kwargs):
+        if isinstance(config, str):
+            name = self.config_name(config)
+            configs = [known for known in self.BUILDER_CONFIGS if known.name == name]
+            config = configs[0] if configs else tfds.core.BuilderConfig(name=name)
+        super().__init__(config=config, **kwargs)
+
+    @classmethod
+    def config_name(cls, name: str) -> str:
+        """The name of the config that is meant, the default's for ""; ValueError for no size."""
+        return Size.parse(name).name if name else Size().name
+
+    def splits(self, manual_dir: pathlib.Path | None) -> dict[str, Split]:
+        """Returns train, val and test; pictures are rendered while they are read."""
+        size = Size.parse(self.builder_config.name)
+        return {
+            name: Split(split.pictures, _records(size, split)) for name, split in plan(size).items()
+        }
+
+
+def _records(size: Size, split: SplitPlan) -> Iterator[Record]:
+    for index, image in enumerate(render_split(size, split)):
+        yield Record(image=image, **vars(split.assignment(index)))

@@ -1,0 +1,178 @@
+"""A canvas on which shapes are painted, anti-aliased and shaded as if they were round.
+
+Points are complex numbers, x + iy: rotating is multiplying. A frame places them on the canvas, so
+that a figure is drawn in its own units, upright, with y going up.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+Color = Float[np.ndarray, "3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """Where the drawing's origin falls on the canvas, in pixels, and its unit, size and turn."""
+
+    origin: complex
+    unit: complex
+
+    @property
+    def scale(self) -> float:
+        return abs(self.unit)
+
+    def place(self, point: complex) -> complex:
+        """The pixel position of a point, y going down."""
+        return self.origin + self.unit * point.conjugate()
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The pixels that a shape covers, and where on the shape they lie.
+
+    `along` runs from its start to its end and `across` from its middle, positive to the right of a
+    shape that hangs down; both in the drawing's units. `side` is -1 and 1 at its edges.
+    """
+
+    window: tuple[slice, slice]
+    coverage: Float[np.ndarray, "height width"]
+    along: Float[np.ndarray, "height width"]
+    across: Float[np.ndarray, "height width"]
+    side: Float[np.ndarray, "height width"]
+
+
+class Canvas:
+    """An image of `height` × `width` in the making; `pixels` are red, green, blue from 0 to 1.
+
+    `light` says from where light falls, -1 left and 1 right; `folds` modulates the brightness of
+    what is painted as cloth.
+    """
+
+    def __init__(
+        self,
+        pixels: Float[np.ndarray, "3 height width"],
+        *,
+        light: float = 0.0,
+        folds: Float[np.ndarray, "height width"] | None = None,
+    ):
+        self.pixels = pixels
+        self.light = light
+        self.folds = folds
+        _, self.height, self.width = pixels.shape
+        self._x = np.arange(self.width, dtype=np.float32)[None, :]
+        self._y = np.arange(self.height, dtype=np.float32)[:, None]
+
+    def tube(
+        self,
+        frame: Frame,
+        start: complex,
+        end: complex,
+        widths: tuple[float, ...],
+        *,
+        right_widths: tuple[float, ...] | None = None,
+        flat: bool = False,
+    ) -> Shape | None:
+        """A limb from `start` to `end`: half widths evenly spaced between, ends round or flat.
+
+        `right_widths` are those of the right-hand side where it differs from the left. None where
+        nothing of it lies on the canvas.
+        """
+        a, b = frame.place(start), frame.place(end)
+        length = max(abs(b - a), 1e-3)
+        direction = (b - a) / length
+        reach = frame.scale * max(*widths, *(right_widths or widths)) + 1
+        if flat:
+            spread = reach * complex(abs(direction.imag), abs(direction.real)) + (1 + 1j)
+        else:
+            spread = reach * (1 + 1j)
+        window = self._window(a, b, spread)
+        if window is None:
+            return None
+        rows, columns = window
+        x, y = self._x[:, columns] - a.real, self._y[rows] - a.imag
+        along = x * direction.real + y * direction.imag
+        across = x * direction.imag - y * direction.real
+        half = _profile(widths, along, length) * frame.scale
+        if right_widths is not None:
+            right = _profile(right_widths, along, length) * frame.scale
+            half = np.where(across > 0, right, half)
+        if flat:
+            inside = np.minimum(np.minimum(along, length - along), half - np.abs(across))
+        else:
+            beyond = along - np.clip(along, 0, length)
+            inside = half - np.sqrt(across * across + beyond * beyond)
+        side = np.clip(across / np.maximum(half, 1e-3), -1, 1)
+        scale = 1 / frame.scale
+        return Shape(window, np.clip(inside + 0.5, 0, 1), along * scale, across * scale, side)
+
+    def ellipse(self, frame: Frame, center: complex, radii: complex, turn: complex = 1) -> Shape:
+        """An ellipse with radii `radii.real` across and `radii.imag` up, turned by `turn`."""
+        middle = frame.place(center)
+        axis = frame.unit * complex(turn).conjugate()
+        axis /= abs(axis)
+        reach = frame.scale * max(radii.real, radii.imag) + 1
+        window = self._window(middle, middle, reach * (1 + 1j))
+        if window is None:
+            return None
+        rows, columns = window
+        x, y = self._x[:, columns] - middle.real, self._y[rows] - middle.imag
+        across = (x * axis.real + y * axis.imag) / frame.scale
+        along = (y * axis.real - x * axis.imag) / frame.scale
+        side, height = across / radii.real, along / radii.imag
+        distance = np.sqrt(side * side + height * height)
+        inside = (1 - distance) * (min(radii.real, radii.imag) * frame.scale)
+        return Shape(window, np.clip(inside + 0.5, 0, 1), along, across, np.clip(side, -1, 1))
+
+    def paint(
+        self,
+        shape: Shape | None,
+        color: Color | Float[np.ndarray, "3 height width"],
+        *,
+        roundness: float = 0.35,
+        cloth: float = 0.0,
+        opacity: float = 1.0,
+    ) -> None:
+        """Paints a shape, darker towards its edges by `roundness`, wrinkled by `cloth`."""
+        if shape is None:
+            return
+        color = np.asarray(color, np.float32)
+        if color.ndim == 1:
+            color = color[:, None, None]
+        shade = 1 + roundness * shape.side * (0.6 * self.light - shape.side)
+        if cloth and self.folds is not None:
+            shade = shade + cloth * self.folds[shape.window]
+        there = self.pixels[:, *shape.window]
+        coverage = shape.coverage if opacity == 1 else opacity * shape.coverage
+        there += coverage * (color * shade - there)
+
+    def _window(self, a: complex, b: complex, spread: complex) -> tuple[slice, slice] | None:
+        left = max(int(min(a.real, b.real) - spread.real), 0)
+        right = min(int(max(a.real, b.real) + spread.real) + 2, self.width)
+        top = max(int(min(a.imag, b.imag) - spread.imag), 0)
+        bottom = min(int(max(a.imag, b.imag) + spread.imag) + 2, self.height)
+        if left >= right or top >= bottom:
+            return None
+        return slice(top, bottom), slice(left, right)
+
+
+def _profile(
+    widths: tuple[float, ...], along: Float[np.ndarray, "height width"], length: float
+) -> Float[np.ndarray, "height width"] | float:
+    if len(widths) == 1:
+        return widths[0]
+    if len(widths) == 2:
+        slope = (widths[1] - widths[0]) / length
+        return widths[0] + slope * np.clip(along, 0, length)
+    places = np.linspace(0, length, len(widths))
+    return np.interp(along, places, widths).astype(np.float32)
+
+
+def noise(
+    rng: np.random.Generator, height: int, width: int, cells: tuple[int, int]
+) -> Float[np.ndarray, "height width"]:
+    """Smooth noise of about unit size with that many hills down and across."""
+    coarse = rng.random(cells, np.float32) * 3.4 - 1.7
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))

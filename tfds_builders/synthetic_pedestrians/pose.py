@@ -1,0 +1,206 @@
+"""How a body is built and how it stands or walks: where its joints are.
+
+Lengths are in units of the height of a person who stands upright, the ground is at y = 0.
+"""
+
+import cmath
+import dataclasses
+import math
+
+import numpy as np
+
+from aima_jax.attributes import Description
+from tfds_builders.synthetic_pedestrians.look import Look
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """Proportions: half heights and half widths of what they name, as seen in the view."""
+
+    head: complex
+    neck_y: float
+    hip_y: float
+    knee_y: float
+    shoulder: float
+    chest: float
+    waist: float
+    hip: float
+    limb: float
+    arm: float
+
+    @classmethod
+    def of(cls, description: Description, look: Look) -> "Build":
+        """The build that age, gender and view give an identity."""
+        child = description["age"] == "child"
+        woman = description["gender"] == "female"
+        breadth = 0.9 + 0.2 * look.breadth
+        if child:
+            shoulder, chest, waist, hip = (0.098, 0.098, 0.093, 0.096)
+            if woman:
+                shoulder, waist, hip = (0.088, 0.082, 0.1)
+        elif woman:
+            shoulder, chest, waist, hip = (0.099, 0.096, 0.074, 0.112)
+        else:
+            shoulder, chest, waist, hip = (0.135, 0.13, 0.107, 0.096)
+        if description["view"] == "side":
+            shoulder, chest, waist, hip = 0.05, chest * 0.72, waist * 0.84, hip * 0.84
+        return cls(
+            head=complex(0.077, 0.1) if child else complex(0.057, 0.076),
+            neck_y=0.775 if child else 0.825,
+            hip_y=0.43 if child else 0.5,
+            knee_y=0.235 if child else 0.275,
+            shoulder=shoulder * breadth,
+            chest=chest * breadth,
+            waist=waist * breadth,
+            hip=hip * breadth,
+            limb=(0.92 if woman or child else 1.06) * breadth,
+            arm=0.29 if child else 0.33,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+    """What changes from step to step: angles in degrees, or numbers from 0 to 1.
+
+    `facing` is 1 to the right and -1 to the left, `carrying` the side of what is carried.
+    """
+
+    facing: int
+    carrying: int
+    stride: float
+    knees: float
+    swing: float
+    spread: tuple[float, float]
+    elbows: tuple[float, float]
+    lean: float
+    head_turn: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Pose":
+        signs = rng.integers(0, 2, 2) * 2 - 1
+        spread = rng.uniform(4, 17, 2)
+        elbows = rng.uniform(0, 32, 2) + 75 * (rng.random(2) < 0.18)
+        return cls(
+            facing=int(signs[0]),
+            carrying=int(signs[1]),
+            stride=rng.uniform(-1, 1),
+            knees=rng.random(),
+            swing=rng.uniform(0.4, 1.2),
+            spread=tuple(spread.tolist()),
+            elbows=tuple(elbows.tolist()),
+            lean=rng.uniform(-2, 5),
+            head_turn=rng.uniform(-1, 1),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Limb:
+    """An arm or a leg by its joints; `toward` says how far its step comes toward the camera."""
+
+    root: complex
+    middle: complex
+    end: complex
+    toward: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+    """The joints of a figure; of the two arms and legs the second is nearer in a side view.
+
+    `turned` is -1 or 1 for someone who is seen from the side and faces left or right, else 0.
+    """
+
+    build: Build
+    turned: int
+    head: complex
+    neck: complex
+    waist: complex
+    hip: complex
+    arms: tuple[Limb, Limb]
+    legs: tuple[Limb, Limb]
+
+
+def skeleton(description: Description, look: Look, pose: Pose) -> Skeleton:
+    """The joints of a person who is built and seen as described, in that pose."""
+    build = Build.of(description, look)
+    old = description["age"] == "old"
+    carrying = description["bag"] == "handbag"
+    if description["view"] == "side":
+        skirt = description["lower_type"] == "skirt"
+        return _from_the_side(build, pose, old=old, carrying=carrying, skirt=skirt)
+    return _from_front_or_back(build, pose, old=old, carrying=carrying)
+
+
+def _from_front_or_back(build: Build, pose: Pose, *, old: bool, carrying: bool) -> Skeleton:
+    stoop = 0.03 if old else 0.0
+    hip = complex(0, build.hip_y)
+    neck = complex(0.004 * pose.lean, build.neck_y - stoop)
+    arms, legs = [], []
+    for index, side in enumerate((-1, 1)):
+        straight = carrying and side == pose.carrying
+        shoulder = neck + complex(side * (build.shoulder - 0.008), -0.048)
+        spread = pose.spread[index] * (0.6 if straight else 1)
+        elbow = shoulder + 0.5 * build.arm * _down(side * spread)
+        bend = 4 if straight else pose.elbows[index]
+        hand = elbow + 0.46 * build.arm * _down(side * (spread - bend))
+        arms.append(Limb(shoulder, elbow, hand))
+        toward = side * pose.stride
+        root = hip + side * 0.5 * build.hip
+        knee = complex(side * (0.5 * build.hip + 0.012), build.knee_y + 0.01 * max(-toward, 0))
+        ankle = complex(knee.real - side * 0.012 * pose.knees, 0.05 + 0.055 * max(-toward, 0))
+        legs.append(Limb(root, knee, ankle, toward))
+    head = neck + complex(0.008 * pose.head_turn, 0.98 * build.head.imag + 0.022)
+    return Skeleton(build, 0, head, neck, (hip + neck) / 2, hip, tuple(arms), tuple(legs))
+
+
+def _from_the_side(build: Build, pose: Pose, *, old: bool, carrying: bool, skirt: bool) -> Skeleton:
+    facing = pose.facing
+    lean = pose.lean + (15 if old else 0)
+    stride = pose.stride * (0.6 if old or skirt else 1)
+    hip = complex(0, build.hip_y)
+    neck = hip + (build.neck_y - build.hip_y) * _up(facing * lean)
+    thigh, shin = build.hip_y - build.knee_y, build.knee_y - 0.05
+    arms, legs = [], []
+    for index, step in enumerate((-stride, stride)):
+        angle = 26 * step
+        flex = 6 + 12 * pose.knees + max(-angle, 0) * 0.9
+        knee = hip + thigh * _down(facing * angle)
+        ankle = knee + shin * _down(facing * (angle - flex))
+        legs.append(Limb(hip, knee, ankle, step))
+        shoulder = neck + 0.045 * _down(facing * -20)
+        straight = carrying and index == 1
+        swing = 0 if straight else -30 * step * pose.swing
+        elbow = shoulder + 0.5 * build.arm * _down(facing * swing)
+        bend = 6 if straight else 12 + pose.elbows[index]
+        hand = elbow + 0.46 * build.arm * _down(facing * (swing + bend))
+        arms.append(Limb(shoulder, elbow, hand))
+    drop = min(leg.end.imag for leg in legs) - 0.05
+    forward = 0.012 + (0.03 if old else 0)
+    head = neck + complex(facing * forward, 0.98 * build.head.imag + 0.018 - 0.3 * forward)
+    figure = Skeleton(build, facing, head, neck, (hip + neck) / 2, hip, tuple(arms), tuple(legs))
+    return _moved(figure, complex(0, -drop))
+
+
+def _moved(figure: Skeleton, offset: complex) -> Skeleton:
+    def limb(limb: Limb) -> Limb:
+        return Limb(limb.root + offset, limb.middle + offset, limb.end + offset, limb.toward)
+
+    return dataclasses.replace(
+        figure,
+        head=figure.head + offset,
+        neck=figure.neck + offset,
+        waist=figure.waist + offset,
+        hip=figure.hip + offset,
+        arms=tuple(limb(arm) for arm in figure.arms),
+        legs=tuple(limb(leg) for leg in figure.legs),
+    )
+
+
+def _down(degrees: float) -> complex:
+    """The unit vector that hangs down, swung to the right by an angle."""
+    return cmath.rect(1, math.radians(degrees - 90))
+
+
+def _up(degrees: float) -> complex:
+    """The unit vector that points up, tilted to the right by an angle."""
+    return cmath.rect(1, math.radians(90 - degrees))

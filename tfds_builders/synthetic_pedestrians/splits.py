@@ -1,0 +1,144 @@
+"""Which category, identity and camera each picture shows: from a size and a seed to every record.
+
+A picture's record depends on (seed, split, index) alone, so that any part of a set can be rendered
+anywhere, in any order.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+from jaxtyping import UInt8
+
+from aima_jax.attributes.synthetic import synthetic_schema
+from tfds_builders.synthetic_pedestrians.rendering import render
+from tfds_builders.synthetic_pedestrians.sampling import VIEWS, draw_person, seen_from
+
+SPLITS = ("train", "val", "test")
+
+_PICTURES_PER_CATEGORY = {"train": 10, "val": 4, "test": 5}
+_MOST_CATEGORIES = {"train": 20_000, "val": 2_000, "test": 5_000}
+_SEEN = 0.5  # share of the validation and test categories that are drawn from those of training
+_LOOKS = 3  # identities that share a description
+_CAMERAS = 6
+
+# What the seed is combined with, so that no two subjects share random numbers.
+_PICTURE, _IDENTITY, _CAMERA, _PEOPLE = range(4)
+
+_NAME = re.compile(r"train(\d+)-val(\d+)-test(\d+)-seed(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Pictures of each split, and the seed that everything follows from."""
+
+    train: int = 6000
+    val: int = 400
+    test: int = 1000
+    seed: int = 0
+
+    def __post_init__(self):
+        if min(self.train, self.val, self.test) < 1:
+            raise ValueError(f"{self}: expected at least one picture in each split")
+
+    @property
+    def name(self) -> str:
+        """As "train6000-val400-test1000-seed0"."""
+        return f"train{self.train}-val{self.val}-test{self.test}-seed{self.seed}"
+
+    @classmethod
+    def parse(cls, name: str) -> "Size":
+        """The inverse of `name`; ValueError for anything else."""
+        match = _NAME.fullmatch(name)
+        size = cls(*map(int, match.groups())) if match else None
+        if size is None or size.name != name:
+            raise ValueError(f"size {name!r} is unknown; expected one as {cls().name}")
+        return size
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """What one picture shows."""
+
+    attributes: UInt8[np.ndarray, "attributes"]
+    identity: int
+    camera: int
+    filename: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitPlan:
+    """All pictures of a split, by number, without any of them being there.
+
+    `people` numbers, for each category, whose it is: a person seen from several sides makes several
+    categories.
+    """
+
+    name: str
+    seed: int
+    pictures: int
+    categories: UInt8[np.ndarray, "category attributes"]
+    people: tuple[int, ...]
+
+    def assignment(self, index: int) -> Assignment:
+        """Which category, identity and camera a picture shows; the first ones cover every category
+        twice, the rest more often those with low numbers."""
+        rng = np.random.default_rng(self._sequence(index))
+        count = len(self.categories)
+        popular = int(count * rng.random() ** 1.5)
+        category = index % count if index < 2 * count else popular
+        look, camera = rng.integers((_LOOKS, _CAMERAS)).tolist()
+        # Nobody is in two splits.
+        identity = (self.people[category] * _LOOKS + look) * len(SPLITS) + SPLITS.index(self.name)
+        filename = f"{self.name}/{index:07}_{identity:06}_c{camera}.jpg"
+        return Assignment(self.categories[category], identity, camera, filename)
+
+    def render(self, index: int) -> bytes:
+        """Renders a picture, a JPEG file."""
+        shown = self.assignment(index)
+        return render(
+            synthetic_schema.decode(shown.attributes),
+            picture=self._sequence(index, 1),
+            identity=np.random.SeedSequence((self.seed, _IDENTITY, shown.identity)),
+            camera=np.random.SeedSequence((self.seed, _CAMERA, shown.camera)),
+        )
+
+    def _sequence(self, index: int, *more: int) -> np.random.SeedSequence:
+        split = SPLITS.index(self.name)
+        return np.random.SeedSequence((self.seed, _PICTURE, split, index, *more))
+
+
+def plan(size: Size) -> dict[str, SplitPlan]:
+    """Plans the splits: half of the validation and test categories never occur in training."""
+    rng = np.random.default_rng(np.random.SeedSequence((size.seed, _PEOPLE)))
+    known: set[bytes] = set()
+    person = 0
+
+    def new_categories(count: int) -> list[tuple[np.ndarray, int]]:
+        nonlocal person
+        found = []
+        while len(found) < count:
+            description, views = draw_person(rng), rng.permutation(VIEWS)[: rng.integers(1, 4)]
+            for view in views:
+                bits = synthetic_schema.encode(seen_from(description, str(view)))
+                if bits.tobytes() not in known and len(found) < count:
+                    known.add(bits.tobytes())
+                    found.append((bits, person))
+            person += 1
+        return found
+
+    train: list[tuple[np.ndarray, int]] = []
+    plans = {}
+    for split in SPLITS:
+        pictures = getattr(size, split)
+        share = max(pictures // _PICTURES_PER_CATEGORY[split], 1)
+        count = min(share, _MOST_CATEGORIES[split])
+        seen = min(round(_SEEN * count), len(train))
+        chosen = [train[i] for i in rng.permutation(len(train))[:seen]]
+        chosen += new_categories(count - seen)
+        train = train or chosen
+        chosen = [chosen[i] for i in rng.permutation(count)]
+        categories = np.stack([bits for bits, _ in chosen])
+        people = tuple(owner for _, owner in chosen)
+        plans[split] = SplitPlan(split, size.seed, pictures, categories, people)
+    return plans
