@@ -1,0 +1,278 @@
+"""Pictures for people: curves of a run, and what a sentence finds."""
+
+import functools
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from aima_jax.data.decode import resize
+
+Picture = Image.Image | UInt8[np.ndarray, "height width 3"]
+# A sentence, its images, which of them are correct, and their scores: see `draw_ranking`.
+Ranking = tuple[str, Sequence[Picture], Sequence[bool] | None, Sequence[float]]
+
+_GREEN, _RED, _GRAY = "#1a8f4a", "#d03b3b", "#9aa1a9"
+_INK, _PALE_INK = "#1d2126", "#5c646d"
+_TILES_A_ROW = 10
+_TILE_HEIGHT = 256
+_TILE_WIDTHS = (84, 256)  # least and most; wide enough for a caption
+_FRAME = 6
+_GAP = 12
+_MARGIN = 24
+_MIN_TEXT_WIDTH = 720
+_SENTENCE_SIZE, _CAPTION_SIZE = 24, 16
+
+_PANELS = {
+    "train/loss": "Loss (weighted sum)",
+    "train/info_nce": "InfoNCE",
+    "train/sdm": "SDM",
+    "train/identity": "ID",
+    "train/map": "MAP",
+    "train/attribute_iou": "A-IoU IMC",
+    "train/map_accuracy": "MAP accuracy",
+    "train/learning_rate": "Learning rate",
+}
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_SCORES = {
+    "val/R1": ("Rank-1", "#0072b2"),
+    "val/R5": ("Rank-5", "#56b4e9"),
+    "val/R10": ("Rank-10", "#009e73"),
+    "val/mAP": ("mAP", "#d55e00"),
+    "val/mINP": ("mINP", "#cc79a7"),
+}
+_LINE = _SCORES["val/R1"][1]
+_SMOOTHED_POINTS = 30  # a curve with more points also gets a running mean
+
+
+def write_report(
+    folder: str | pathlib.Path,
+    *,
+    metrics_path: str | pathlib.Path,
+    rankings: Sequence[Ranking],
+) -> None:
+    """Writes `curves.png` and `rankings.png` into a folder, each if there is something to show.
+
+    Args:
+        folder: made if it is not there.
+        metrics_path: the run's `metrics.jsonl`.
+        rankings: of some queries, each with the images ranked first.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {"rankings.png": _draw_page(rankings)}
+    pictures["curves.png"] = _draw_curves(_read_metrics(pathlib.Path(metrics_path)))
+    for name, picture in pictures.items():
+        if picture is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            save_picture(picture, folder / name)
+
+
+def save_picture(picture: Image.Image, path: pathlib.Path) -> None:
+    """Writes a PNG file that is complete or absent, whatever happens meanwhile."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        picture.save(temporary, format="PNG")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def draw_ranking(
+    sentence: str,
+    images: Sequence[Picture],
+    *,
+    correct: Sequence[bool] | None = None,
+    scores: Sequence[float],
+) -> Image.Image:
+    """Draws a sentence above the images that it ranks first, in rows of ten.
+
+    Args:
+        sentence: wraps where it is long.
+        images: best first, of any size.
+        correct: which images match: framed green, the others red; None: all gray.
+        scores: shown below the images.
+
+    Raises:
+        ValueError: there are no images, or the numbers of images, flags and scores differ.
+    """
+    counts = {len(images), len(scores)} | ({len(correct)} if correct is not None else set())
+    if len(counts) > 1 or not images:
+        raise ValueError(
+            f"{len(images)} images, {len(scores)} scores and "
+            f"{'no' if correct is None else len(correct)} flags; expected one each, and any"
+        )
+    tiles = [_fit(image) for image in images]
+    width = max(_TILE_WIDTHS[0], max(tile.width for tile in tiles)) + 2 * _FRAME
+    height = _TILE_HEIGHT + 2 * _FRAME
+    columns = min(len(tiles), _TILES_A_ROW)
+    text_width = max(_MIN_TEXT_WIDTH, columns * (width + _GAP) - _GAP)
+
+    lines = _wrap(sentence, _font(_SENTENCE_SIZE), text_width)
+    line_height = round(1.35 * _SENTENCE_SIZE)
+    row_height = height + round(2.2 * _CAPTION_SIZE)
+    top = _MARGIN + len(lines) * line_height + _GAP
+    rows = math.ceil(len(tiles) / columns)
+    canvas = Image.new("RGB", (text_width + 2 * _MARGIN, top + rows * row_height), "white")
+    pen = ImageDraw.Draw(canvas)
+    for row, line in enumerate(lines):
+        pen.text((_MARGIN, _MARGIN + row * line_height), line, _INK, _font(_SENTENCE_SIZE))
+    for place, (tile, score) in enumerate(zip(tiles, scores, strict=True)):
+        flag = None if correct is None else bool(correct[place])
+        row, column = divmod(place, columns)
+        x, y = _MARGIN + column * (width + _GAP), top + row * row_height
+        color, mark = {None: (_GRAY, ""), True: (_GREEN, " ✓"), False: (_RED, " ✗")}[flag]
+        pen.rectangle((x, y, x + width - 1, y + height - 1), color)
+        inside = (x + _FRAME, y + _FRAME, x + width - _FRAME - 1, y + height - _FRAME - 1)
+        pen.rectangle(inside, "#eceef0")
+        canvas.paste(tile, (x + (width - tile.width) // 2, y + (height - tile.height) // 2))
+        caption = (y + height + _CAPTION_SIZE // 3, _font(_CAPTION_SIZE))
+        pen.text((x, caption[0]), f"{place + 1}{mark}", color if mark else _PALE_INK, caption[1])
+        pen.text((x + width, caption[0]), f"{score:.2f}", _PALE_INK, caption[1], anchor="ra")
+    return canvas
+
+
+def _draw_page(rankings: Sequence[Ranking]) -> Image.Image | None:
+    """Stacks rankings under a line that says how to read them."""
+    if not rankings:
+        return None
+    pictures = [
+        draw_ranking(sentence, images, correct=correct, scores=scores)
+        for sentence, images, correct, scores in rankings
+    ]
+    width = max(picture.width for picture in pictures)
+    font = _font(_CAPTION_SIZE)
+    legend = _wrap(
+        "Sentences and the images ranked first, best on the left, with their cosine similarity. "
+        "✓ green: has all attributes of the sentence and no others; ✗ red: differs.",
+        font,
+        width - 2 * _MARGIN,
+    )
+    top = _MARGIN + len(legend) * round(1.35 * _CAPTION_SIZE)
+    page = Image.new("RGB", (width, top + sum(picture.height for picture in pictures)), "white")
+    pen = ImageDraw.Draw(page)
+    pen.text((_MARGIN, _MARGIN), "\n".join(legend), _PALE_INK, font)
+    for picture in pictures:
+        page.paste(picture, (0, top))
+        pen.line((_MARGIN, top, width - _MARGIN, top), "#d5d9dd")
+        top += picture.height
+    return page
+
+
+def _draw_curves(rows: Sequence[Mapping[str, float]]) -> Image.Image | None:
+    """Draws a panel for each loss that was logged, and one for all validation metrics."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curves = {name: _series(rows, name) for name in (*_PANELS, *_SCORES)}
+    curves = {name: curve for name, curve in curves.items() if curve.size}
+    panels = [name for name in _PANELS if name in curves]
+    scores = [name for name in _SCORES if name in curves]
+    count = len(panels) + bool(scores)
+    if not count:
+        return None
+    columns = min(count, 3)
+    lines = math.ceil(count / columns)
+    figure = Figure(figsize=(4.6 * columns, 3.1 * lines), dpi=110, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    axes = [figure.add_subplot(lines, columns, place + 1) for place in range(count)]
+    for axis, name in zip(axes, panels, strict=False):
+        _plot(axis, curves[name])
+        axis.set_title(_PANELS[name])
+    if scores:
+        _plot_scores(axes[-1], {name: curves[name] for name in scores})
+    for axis in axes:
+        axis.set_xlabel("step", color=_PALE_INK)
+        axis.grid(color="#e6e9ec", linewidth=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["left", "bottom"]].set_color("#b5bbc2")
+        axis.tick_params(colors=_PALE_INK, labelsize=9)
+        axis.locator_params(axis="x", nbins=6, integer=True)
+        axis.ticklabel_format(axis="y", scilimits=(-3, 4))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _plot(axis: Any, curve: Float[np.ndarray, "2 points"]) -> None:
+    steps, values = curve
+    if values.size <= _SMOOTHED_POINTS:
+        axis.plot(steps, values, color=_LINE, marker="o", markersize=3)
+        return
+    axis.plot(steps, values, color=_LINE, alpha=0.3, linewidth=1)
+    window = max(3, values.size // 25)
+    mean = np.convolve(values, np.full(window, 1 / window), "valid")
+    axis.plot(np.convolve(steps, np.full(window, 1 / window), "valid"), mean, color=_LINE)
+
+
+def _plot_scores(axis: Any, curves: Mapping[str, Float[np.ndarray, "2 points"]]) -> None:
+    for name, (steps, values) in curves.items():
+        label, color = _SCORES[name]
+        axis.plot(steps, 100 * values, color=color, label=label, marker="o", markersize=3)
+    title = "Validation, %"
+    if "val/R1" in curves:
+        steps, values = curves["val/R1"]
+        best = values.argmax()
+        axis.plot(steps[best], 100 * values[best], "*", color=_SCORES["val/R1"][1], markersize=13)
+        title += f": best Rank-1 {values[best]:.1%} at step {steps[best]:.0f}"
+    axis.set_title(title)
+    axis.set_ylim(0, 1.35 * max(1, axis.get_ylim()[1]))  # leaves room for the legend
+    axis.set_yticks([tick for tick in axis.get_yticks() if tick <= 100])
+    axis.legend(fontsize=8, frameon=False, ncols=3, loc="upper left")
+
+
+def _series(rows: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, "2 points"]:
+    """Steps and values of a metric where it is finite."""
+    points = [(row["step"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
+    return np.array(points, float).reshape(-1, 2).T
+
+
+def _read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl, up to a line that was cut off."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _fit(picture: Picture) -> Image.Image:
+    """Scales a picture to the height of a tile, or to its greatest width where it is wide."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
+    scale = min(_TILE_HEIGHT / image.height, _TILE_WIDTHS[1] / image.width)
+    size = (max(1, round(scale * image.height)), max(1, round(scale * image.width)))
+    return Image.fromarray(resize(image, size))
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Breaks a text into lines of at most `width` pixels, inside a word only where it must."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if font.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with Matplotlib, has the check marks and most alphabets."""
+    import matplotlib
+
+    path = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(path, size)

@@ -1,0 +1,58 @@
+"""Finds the pictures of a folder that match attributes or words best."""
+
+import argparse
+import pathlib
+import sys
+
+from aima_jax.evaluation.report import draw_ranking, save_picture
+from aima_jax.search.gallery import index_folder
+from aima_jax.search.person_search import PersonSearch
+from aima_jax.search.pictures import open_picture
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit status, 2 for what a person can set right."""
+    parser = argparse.ArgumentParser(prog="python -m aima_jax.search", description=__doc__)
+    parser.add_argument(
+        "query", help='attributes, as "gender=female,upper_color=red,backpack", or free words'
+    )
+    parser.add_argument("--workdir", required=True, help="folder of a run, or of one checkpoint")
+    parser.add_argument("--images", required=True, help="folder with pictures, folders in it too")
+    parser.add_argument("--k", type=int, default=10, help="how many pictures to find (%(default)s)")
+    parser.add_argument("--out", type=pathlib.Path, help="PNG file to draw the pictures found in")
+    parser.add_argument(
+        "--index", type=pathlib.Path, help="file that keeps the features for the next search"
+    )
+    options = parser.parse_args(arguments)
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    try:
+        _search(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _search(options: argparse.Namespace) -> None:
+    if options.k < 1:
+        raise ValueError(f"--k={options.k}; expected 1 or more")
+    search = PersonSearch.load(options.workdir)
+    sentence = search.sentence(options.query)
+    feature = search.encode_text([sentence])[0]  # before the pictures: a wrong query ends it here
+    gallery, problems = index_folder(search, options.images, index=options.index)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    print(f"{sentence}\nin {len(gallery.names)} pictures of {options.images}:")
+    ranked = search.rank(feature, gallery.features, options.k)
+    for place, (index, score) in enumerate(ranked, start=1):
+        print(f"{place:4}  {score:6.3f}  {gallery.names[index]}")
+    if options.out:
+        folder = pathlib.Path(options.images)
+        pictures = [open_picture(folder / gallery.names[index]) for index, _ in ranked]
+        picture = draw_ranking(sentence, pictures, scores=[score for _, score in ranked])
+        save_picture(picture, options.out)
+        print(f"drawn in {options.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""A trained model that pictures can be searched with."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Shaped, UInt8
+from PIL import Image
+
+from aima_jax.checkpoint import Restored, load_model
+from aima_jax.data.decode import resize
+from aima_jax.evaluation.ranking import top_k
+from aima_jax.evaluation.report import draw_ranking
+from aima_jax.models import AIMA
+from aima_jax.pixels import normalize
+from aima_jax.search.pictures import Picture, in_threads, open_picture
+from aima_jax.sharding import batch_sharding, make_mesh, one_late, replicated
+from aima_jax.text import tokenize
+
+Query = Mapping[str, Any] | str | Float[np.ndarray, "dim"]
+
+
+class PersonSearch:
+    """Encodes pictures, attributes and words, and ranks pictures by them.
+
+    A query is a dict of attributes, of which any may be left out; a str; or a feature vector, for
+    instance that of a picture. A str with an equals sign, and one that names nothing but flags of
+    the schema, is taken as attributes ("gender=female,backpack"), any other as words.
+
+    Features are L2-normalised, so that their product is the cosine similarity.
+    """
+
+    def __init__(self, restored: Restored):
+        self.schema = restored.schema
+        self.template = restored.template
+        self.image_size = tuple(restored.config["image_size"])
+        self.checkpoint = restored.path
+        self.dim = restored.model.config.clip.dim
+        mesh = make_mesh()
+        # A batch is padded to this size, whatever its rows, so that each encoder compiles once. One
+        # query alone fills a batch too, which is slow on a CPU where batches are large.
+        rows = 8 if jax.default_backend() == "cpu" else 64
+        self._batch_size = -(-rows // mesh.size) * mesh.size
+        self._sharding = batch_sharding(mesh)
+        model = restored.model
+        self._image_encoder = _compiled(model, mesh, lambda m, x: m.encode_image(normalize(x)))
+        self._text_encoder = _compiled(model, mesh, lambda m, x: m.encode_text(x))
+
+    @classmethod
+    def load(cls, workdir_or_checkpoint: str | os.PathLike[str]) -> "PersonSearch":
+        """Loads a run's best checkpoint, or the one named; see `aima_jax.load`."""
+        return cls(load_model(workdir_or_checkpoint))
+
+    def encode_images(self, images: Sequence[Picture]) -> Float[np.ndarray, "images dim"]:
+        """Features of PIL images, arrays uint8[height, width, 3] or paths, of any size.
+
+        Raises:
+            FileNotFoundError: a path leads nowhere.
+            ValueError: one is no picture, or damaged; names it.
+        """
+        _require_list(images, "encode_images", "pictures")
+
+        def pixels(numbered: tuple[int, Picture]) -> UInt8[np.ndarray, "height width 3"]:
+            index, picture = numbered
+            return self.pixels(picture, name=f"image {index}")
+
+        return self._stack(self.encode_pixels(in_threads(pixels, enumerate(images))))
+
+    def encode_attributes(
+        self, descriptions: Sequence[Mapping[str, Any]]
+    ) -> Float[np.ndarray, "queries dim"]:
+        """Features of descriptions, whole or partial: what one leaves out is unknown.
+
+        Raises:
+            ValueError: an attribute or value that the schema does not have.
+        """
+        _require_list(descriptions, "encode_attributes", "dicts")
+        return self.encode_text([self.template.render(each).text for each in descriptions])
+
+    def encode_text(self, texts: Sequence[str]) -> Float[np.ndarray, "queries dim"]:
+        """Features of free words.
+
+        Raises:
+            ValueError: a text is longer than the model's context.
+        """
+        _require_list(texts, "encode_text", "texts")
+        return self._stack(self._encode(self._text_encoder, tokenize(texts)))
+
+    def rank(
+        self, query: Query, image_features: Float[np.ndarray, "gallery dim"], k: int = 10
+    ) -> list[tuple[int, float]]:
+        """Index and cosine similarity of the `k` images that match a query best, best first.
+
+        Args:
+            query: attributes, words, or a feature vector.
+            image_features: as `encode_images` returns them.
+            k: all images if there are fewer.
+
+        Raises:
+            ValueError: the query is not of the schema, or a shape or `k` is not as expected.
+        """
+        features = np.asarray(image_features)
+        if features.ndim != 2 or features.shape[1] != self.dim or not len(features):
+            raise ValueError(
+                f"image_features has the shape {list(features.shape)}; expected "
+                f"[images, {self.dim}], as encode_images returns it, of one image or more"
+            )
+        if k < 1:
+            raise ValueError(f"k={k}; expected 1 or more")
+        similarity, index = top_k(self._feature(query)[None], features, min(k, len(features)))
+        return [(int(i), float(s)) for i, s in zip(index[0], similarity[0], strict=True)]
+
+    def show(self, query: Query, images: Sequence[Picture], k: int = 10) -> Image.Image:
+        """Draws the query's sentence and the `k` images that match it best; raises as `rank`."""
+        ranked = self.rank(query, self.encode_images(images), k)
+        return draw_ranking(
+            self.sentence(query),
+            [open_picture(images[index]) for index, _ in ranked],
+            scores=[score for _, score in ranked],
+        )
+
+    def sentence(self, query: Query) -> str:
+        """What a query says, in the words that are encoded; nothing for a feature vector.
+
+        Raises:
+            ValueError: the query is empty, or not of the schema.
+        """
+        if isinstance(query, str):
+            flags = {group.name for group in self.schema.groups if group.kind == "flag"}
+            parts = {part.strip() for part in query.split(",")} - {""}
+            if not parts:
+                raise ValueError("the query is empty; give attributes or words")
+            if "=" not in query and not parts <= flags:
+                return query.strip()
+            query = self.schema.parse(query)
+        return self.template.render(query).text if isinstance(query, Mapping) else ""
+
+    def pixels(
+        self, picture: Picture, *, name: str = "the picture"
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """A picture in the model's `image_size`, resized as in training; see `open_picture`."""
+        return resize(open_picture(picture, name=name), self.image_size)
+
+    def encode_pixels(
+        self, pixels: Iterable[UInt8[np.ndarray, "height width 3"]]
+    ) -> Iterator[Float[np.ndarray, "dim"]]:
+        """Features of what `pixels` returns for each picture, one after the other.
+
+        The device works on a batch while the next one is drawn from `pixels`.
+        """
+        return self._encode(self._image_encoder, pixels)
+
+    def _encode(
+        self, encoder: Callable[[Array], Array], rows: Iterable[Shaped[np.ndarray, "..."]]
+    ) -> Iterator[Float[np.ndarray, "dim"]]:
+        def batches() -> Iterator[tuple[Array, int]]:
+            remaining = iter(rows)
+            while batch := list(islice(remaining, self._batch_size)):
+                padding = [batch[-1]] * (self._batch_size - len(batch))
+                padded = jax.device_put(np.stack(batch + padding), self._sharding)
+                yield encoder(padded), len(batch)
+
+        for features, count in one_late(batches()):
+            yield from np.asarray(features)[:count]
+
+    def _stack(self, features: Iterable[Float[np.ndarray, "dim"]]) -> Float[np.ndarray, "rows dim"]:
+        return np.array(list(features), np.float32).reshape(-1, self.dim)
+
+    def _feature(self, query: Query) -> Float[np.ndarray, "dim"]:
+        if isinstance(query, Mapping | str):
+            return self.encode_text([self.sentence(query)])[0]
+        feature = np.asarray(query, np.float32)
+        if feature.shape != (self.dim,):
+            raise ValueError(
+                f"the query has the shape {list(feature.shape)}; expected a dict of attributes, "
+                f"a str, or features [{self.dim}]"
+            )
+        return feature
+
+
+def _compiled(
+    model: AIMA, mesh: Mesh, encode: Callable[[AIMA, Array], tuple[Array, Array]]
+) -> Callable[[Array], Array]:
+    """A compiled function from a batch to its normalised features."""
+    graph, state = nnx.split(model)
+
+    def features(state: nnx.State, rows: Array) -> Array:
+        raw, _ = encode(nnx.merge(graph, state), rows)
+        return raw / jnp.maximum(jnp.linalg.norm(raw, axis=-1, keepdims=True), 1e-12)
+
+    return partial(jax.jit(features, out_shardings=replicated(mesh)), state)
+
+
+def _require_list(items: Any, function: str, of: str) -> None:
+    if isinstance(items, str | Mapping | os.PathLike | Image.Image):
+        raise ValueError(f"{function} takes a list of {of}; this is one {type(items).__name__}")
