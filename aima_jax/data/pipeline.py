@@ -1,0 +1,256 @@
+"""Batches of decoded pictures, made by threads ahead of their use.
+
+The order is Grain's: a pseudo-random permutation for each epoch that is computed index by index, so
+that the batch of any step is known without those before it.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grain
+import numpy as np
+from jaxtyping import Int, Int32, UInt8
+from tqdm import tqdm
+
+from aima_jax.data.dataset import Split
+
+Batch = dict[str, np.ndarray]
+# Writes the pictures of some indices into an array.
+_Fill = Callable[[Int[np.ndarray, "batch"], UInt8[np.ndarray, "batch height width 3"]], object]
+
+# Pictures that a thread takes at once: few, so that all threads share one batch.
+_TASK = 8
+
+
+class TrainBatches:
+    """The training batches of this host, from `start_step` to the last step.
+
+    An epoch is a permutation of the split, less the remainder that fills no batch. The batch of
+    step s depends on (seed, s) alone. Of its B rows, host p of P holds those from p·B/P to
+    (p+1)·B/P.
+
+    Iterating yields {"image": uint8[B/P, height, width, 3], "category": int32[B/P], "index":
+    int32[B/P]}; the index is that of the picture in the split.
+
+    Args:
+        split: the pictures.
+        category: of each of them.
+        batch_size: pictures a step, of all hosts together.
+        image_size: height and width in pixels.
+        seed: of the order.
+        epochs: passes over the split.
+        process_index: this host.
+        process_count: how many there are.
+        threads: that decode.
+        prefetch: batches made ahead.
+        start_step: the first that is yielded.
+        cache: "host" decodes the split once and keeps it in memory; "none" decodes in each epoch.
+
+    Attributes:
+        waited: seconds spent waiting for a batch so far.
+
+    Raises:
+        ValueError: the split is smaller than a batch, or the hosts do not divide it; while
+            iterating, naming the picture that cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        category: Int[np.ndarray, "images"],
+        *,
+        batch_size: int,
+        image_size: tuple[int, int],
+        seed: int,
+        epochs: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        threads: int = 2,
+        prefetch: int = 4,
+        start_step: int = 0,
+        cache: str = "none",
+    ):
+        if not 0 < batch_size <= len(split):
+            raise ValueError(
+                f"batch_size is {batch_size}; expected 1 to {len(split)}, the number of pictures "
+                f"of {split.dataset} {split.split}"
+            )
+        if cache not in ("none", "host"):
+            raise ValueError(f'cache is {cache!r}; expected "none" or "host"')
+        self.split = split
+        self.category = np.asarray(category, np.int32)
+        self.batch_size = batch_size
+        self.image_size = tuple(image_size)
+        self.steps_per_epoch = len(split) // batch_size
+        self.epochs = epochs
+        self.start_step = start_step
+        self.waited = 0.0
+        self._rows = _rows_of_host(batch_size, process_index, process_count)
+        self._threads = threads
+        self._prefetch = prefetch
+        self._cache = cache
+        # Grain adds the epoch to the seed, so that neighbouring seeds would share their orders.
+        spread = np.random.SeedSequence(seed).generate_state(1)
+        self._order = grain.MapDataset.range(len(split)).shuffle(seed=int(spread[0]))
+
+    def __len__(self) -> int:
+        """The steps of the whole run, those before `start_step` included."""
+        return self.steps_per_epoch * self.epochs
+
+    def indices(self, step: int) -> Int32[np.ndarray, "batch"]:
+        """The pictures of a step, of all hosts, without decoding them."""
+        return self._indices(step, range(self.batch_size))
+
+    def __iter__(self) -> Iterator[Batch]:
+        def load(step: int, pool: ThreadPoolExecutor) -> Batch:
+            index = self._indices(step, self._rows)
+            image = np.empty((len(index), *self.image_size, 3), np.uint8)
+            _fill_in_threads(pool, fill, index, image)
+            return {"image": image, "category": self.category[index], "index": index}
+
+        fill = self._fill()
+        steps = range(self.start_step, len(self))
+        made = _made_ahead(load, steps, threads=self._threads, prefetch=self._prefetch)
+        with contextlib.closing(made):
+            for _ in steps:
+                asked = time.perf_counter()
+                batch = next(made)
+                self.waited += time.perf_counter() - asked
+                yield batch
+
+    def _indices(self, step: int, rows: range) -> Int32[np.ndarray, "batch"]:
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        first = epoch * len(self.split) + step_in_epoch * self.batch_size
+        return np.array([self._order[first + row] for row in rows], np.int32)
+
+    def _fill(self) -> _Fill:
+        if self._cache == "none":
+            return _decode_from(self.split)
+        pictures = decode_all(self.split, self.image_size, threads=self._threads)
+        # Any mode but the default "raise" lets numpy write into `out` without a copy in between.
+        return lambda indices, out: np.take(pictures, indices, axis=0, out=out, mode="clip")
+
+
+def evaluation_batches(
+    split: Split,
+    *,
+    batch_size: int,
+    image_size: tuple[int, int],
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+) -> Iterator[Batch]:
+    """Yields this host's rows of the batches that hold every picture of a split once, in order.
+
+    The last batch is filled up with black pictures, so that all have one shape and all hosts get
+    the same number.
+
+    Args:
+        split: the pictures.
+        batch_size: B, of all P hosts together.
+        image_size: height and width in pixels.
+        process_index: this host.
+        process_count: how many there are.
+        threads: that decode.
+
+    Yields:
+        {"image": uint8[B/P, height, width, 3], "index": int32[B/P], "mask": bool[B/P]}; mask is
+        False where a row is only filled up.
+
+    Raises:
+        ValueError: the hosts do not divide a batch, or a picture cannot be decoded.
+    """
+    rows = _rows_of_host(batch_size, process_index, process_count)
+    fill = _decode_from(split)
+
+    def load(step: int, pool: ThreadPoolExecutor) -> Batch:
+        index = step * batch_size + np.arange(rows.start, rows.stop, dtype=np.int32)
+        mask = index < len(split)
+        image = np.zeros((len(rows), *image_size, 3), np.uint8)
+        _fill_in_threads(pool, fill, index[mask], image[: mask.sum()])
+        return {"image": image, "index": np.minimum(index, len(split) - 1), "mask": mask}
+
+    steps = range(-(-len(split) // batch_size))
+    yield from _made_ahead(load, steps, threads=threads, prefetch=2)
+
+
+def decode_all(
+    split: Split,
+    image_size: tuple[int, int],
+    indices: Int[np.ndarray, "images"] | None = None,
+    *,
+    threads: int | None = None,
+) -> UInt8[np.ndarray, "images height width 3"]:
+    """Decodes a whole split, or the pictures of `indices`, into one array.
+
+    Args:
+        split: the pictures.
+        image_size: height and width in pixels.
+        indices: which pictures, in which order; all by default.
+        threads: that decode; one for each core by default.
+
+    Raises:
+        ValueError: naming the picture that cannot be decoded.
+    """
+    if indices is None:
+        indices = np.arange(len(split))
+    image = np.empty((len(indices), *image_size, 3), np.uint8)
+    with (
+        ThreadPoolExecutor(threads or os.cpu_count()) as pool,
+        tqdm(desc=f"decoding {split.split}", total=len(indices), disable=None) as bar,
+    ):
+        _fill_in_threads(pool, _decode_from(split), indices, image, done=bar.update)
+    return image
+
+
+def _decode_from(split: Split) -> _Fill:
+    return lambda indices, out: split.images(indices, out.shape[1:3], out)
+
+
+def _fill_in_threads(
+    pool: ThreadPoolExecutor,
+    fill: _Fill,
+    indices: Int[np.ndarray, "batch"],
+    out: UInt8[np.ndarray, "batch height width 3"],
+    done: Callable[[int], object] = lambda count: None,
+) -> None:
+    """Fills `out` a few pictures a task; `done` is told how many are done."""
+
+    def task(first: int) -> int:
+        rows = slice(first, first + _TASK)
+        fill(indices[rows], out[rows])
+        return len(indices[rows])
+
+    for count in pool.map(task, range(0, len(indices), _TASK)):
+        done(count)
+
+
+def _made_ahead(
+    load: Callable[[int, ThreadPoolExecutor], Batch], steps: range, *, threads: int, prefetch: int
+) -> Iterator[Batch]:
+    """Yields `load(step, pool)` for each step in order, while the next ones are in the making.
+
+    Grain's threads each see one batch through; the work itself is done by those of the pool.
+    """
+    pool = ThreadPoolExecutor(threads)
+    options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
+    dataset = grain.MapDataset.range(steps.start, steps.stop).map(lambda step: load(step, pool))
+    batches = iter(dataset.to_iter_dataset(options))
+    try:
+        yield from batches
+    finally:
+        batches.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _rows_of_host(batch_size: int, process_index: int, process_count: int) -> range:
+    """The rows of a batch that a host holds; ValueError where the hosts do not divide it."""
+    local, remainder = divmod(batch_size, process_count)
+    if remainder:
+        raise ValueError(
+            f"batch_size is {batch_size}; expected a multiple of the {process_count} hosts"
+        )
+    return range(process_index * local, (process_index + 1) * local)
