@@ -11,6 +11,7 @@ from aima_jax.models.clip import (
     text_mask,
 )
 from aima_jax.models.positions import resize_positions
+from aima_jax.models.resnet import ResNetConfig
 
 __all__ = [
     "AIMA",
@@ -19,6 +20,7 @@ __all__ = [
     "PRESETS",
     "AIMAConfig",
     "CLIPConfig",
+    "ResNetConfig",
     "TextConfig",
     "ViTConfig",
     "resize_positions",

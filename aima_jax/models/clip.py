@@ -21,6 +21,7 @@ from aima_jax.models.layers import (
     normal,
 )
 from aima_jax.models.positions import resize_positions
+from aima_jax.models.resnet import ModifiedResNet, ResNetConfig
 
 END_OF_TEXT = 49407
 
@@ -60,7 +61,7 @@ class CLIPConfig:
 
     image_size: tuple[int, int]
     dim: int
-    vision: ViTConfig
+    vision: ViTConfig | ResNetConfig
     text: TextConfig
     activation: Activation = "quick_gelu"
     dtype: str = "float32"
@@ -75,8 +76,7 @@ class CLIPConfig:
                 )
         if min(self.vision.grid(self.image_size)) < 1:
             raise ValueError(
-                f"CLIPConfig.image_size: {self.image_size} has no room for one patch of "
-                f"{self.vision.patch_size} pixels"
+                f"CLIPConfig.image_size: {self.image_size} pixels have no room for one image token"
             )
 
     @classmethod
@@ -96,49 +96,73 @@ class CLIPConfig:
         """
         if name not in PRESETS:
             raise ValueError(f"no CLIP preset {name!r}; there are {', '.join(PRESETS)}")
-        config = PRESETS[name]
+        return PRESETS[name].resized(patch_stride=patch_stride, **overrides)
+
+    def resized(
+        self,
+        image_size: tuple[int, int] | None = None,
+        patch_stride: int | None = None,
+        **overrides: Any,
+    ) -> "CLIPConfig":
+        """The same model for another image size and patch stride, where they are given.
+
+        Raises:
+            ValueError: a ResNet, which has no patches, gets a patch stride.
+        """
+        vision = self.vision
         if patch_stride is not None:
-            vision = dataclasses.replace(config.vision, patch_stride=patch_stride)
-            config = dataclasses.replace(config, vision=vision)
-        return dataclasses.replace(config, **overrides)
+            if not isinstance(vision, ViTConfig):
+                raise ValueError(f"patch_stride={patch_stride}: a ResNet has no patches")
+            vision = dataclasses.replace(vision, patch_stride=patch_stride)
+        size = self.image_size if image_size is None else tuple(image_size)
+        return dataclasses.replace(self, image_size=size, vision=vision, **overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain JSON data."""
-        return dataclasses.asdict(self) | {"image_size": list(self.image_size)}
+        data = dataclasses.asdict(self) | {"image_size": list(self.image_size)}
+        if isinstance(self.vision, ResNetConfig):
+            data["vision"]["layers"] = list(self.vision.layers)
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "CLIPConfig":
         """The config that `to_dict` wrote."""
-        return cls(
-            **data
-            | {
-                "image_size": tuple(data["image_size"]),
-                "vision": ViTConfig(**data["vision"]),
-                "text": TextConfig(**data["text"]),
-            }
-        )
+        vision = dict(data["vision"])
+        if "patch_size" in vision:
+            vision = ViTConfig(**vision)
+        else:
+            vision = ResNetConfig(**vision | {"layers": tuple(vision["layers"])})
+        size = tuple(data["image_size"])
+        text = TextConfig(**data["text"])
+        return cls(**data | {"image_size": size, "vision": vision, "text": text})
 
 
-def _preset(dim: int, size: int, patch: int, vision: tuple, text: tuple) -> CLIPConfig:
-    """Towers given as (width, layers), with heads of 64 channels and MLPs four times as wide."""
+def _shape(width: int, layers: int) -> dict[str, int]:
+    """Heads of 64 channels and an MLP four times as wide, as in every published CLIP."""
+    return {"width": width, "layers": layers, "heads": width // 64, "mlp_width": 4 * width}
 
-    def shape(width: int, layers: int) -> dict[str, int]:
-        return {"width": width, "layers": layers, "heads": width // 64, "mlp_width": 4 * width}
 
-    return CLIPConfig(
-        image_size=(size, size),
-        dim=dim,
-        vision=ViTConfig(**shape(*vision), patch_size=patch, patch_stride=patch),
-        text=TextConfig(**shape(*text)),
-    )
+def _vit(width: int, layers: int, patch: int) -> ViTConfig:
+    return ViTConfig(**_shape(width, layers), patch_size=patch, patch_stride=patch)
+
+
+def _text(width: int, layers: int = 12) -> TextConfig:
+    return TextConfig(**_shape(width, layers))
+
+
+def _resnet(width: int, *layers: int) -> ResNetConfig:
+    return ResNetConfig(width, layers, heads=width // 2)
 
 
 PRESETS = {
-    "tiny": _preset(128, 64, 16, vision=(128, 4), text=(128, 4)),
-    "ViT-B/32": _preset(512, 224, 32, vision=(768, 12), text=(512, 12)),
-    "ViT-B/16": _preset(512, 224, 16, vision=(768, 12), text=(512, 12)),
-    "ViT-L/14": _preset(768, 224, 14, vision=(1024, 24), text=(768, 12)),
-    "ViT-L/14@336": _preset(768, 336, 14, vision=(1024, 24), text=(768, 12)),
+    "tiny": CLIPConfig((64, 64), 128, _vit(128, 4, patch=16), _text(128, 4)),
+    "ViT-B/32": CLIPConfig((224, 224), 512, _vit(768, 12, patch=32), _text(512)),
+    "ViT-B/16": CLIPConfig((224, 224), 512, _vit(768, 12, patch=16), _text(512)),
+    "ViT-L/14": CLIPConfig((224, 224), 768, _vit(1024, 24, patch=14), _text(768)),
+    "ViT-L/14@336": CLIPConfig((336, 336), 768, _vit(1024, 24, patch=14), _text(768)),
+    "RN50": CLIPConfig((224, 224), 1024, _resnet(64, 3, 4, 6, 3), _text(512)),
+    "RN101": CLIPConfig((224, 224), 512, _resnet(64, 3, 4, 23, 3), _text(512)),
+    "RN50x4": CLIPConfig((288, 288), 640, _resnet(80, 4, 6, 10, 6), _text(640)),
 }
 
 
@@ -287,7 +311,16 @@ class CLIP(nnx.Module):
 
     def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.vision = VisionTransformer(config, rngs=rngs)
+        if isinstance(config.vision, ViTConfig):
+            self.vision = VisionTransformer(config, rngs=rngs)
+        else:
+            self.vision = ModifiedResNet(
+                config.vision,
+                image_size=config.image_size,
+                dim=config.dim,
+                dtype=config.dtype,
+                rngs=rngs,
+            )
         self.text = TextTransformer(config, rngs=rngs)
 
     def encode_image(

@@ -84,7 +84,7 @@ class LayerNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(width))
         self.bias = nnx.Param(jnp.zeros(width))
 
-    def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows width"]:
+    def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows channels"]:
         y = x.astype(jnp.float32)
         y -= jnp.mean(y, axis=-1, keepdims=True)
         y *= jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-5)
@@ -198,7 +198,7 @@ class MLP(nnx.Module):
         self.down = Linear(config.mlp_width, config.width, std=outward, dtype=dtype, rngs=rngs)
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows width"]:
+    def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows channels"]:
         return self.down(activate(self.up(x), self.activation))
 
 

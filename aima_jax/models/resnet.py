@@ -1,0 +1,193 @@
+"""CLIP's ModifiedResNet: a three-layer stem, pooling in place of strides, attention pooling."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from aima_jax.models.layers import Linear, attention, normal
+from aima_jax.models.positions import resize_positions
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Shape of a ModifiedResNet.
+
+    Attributes:
+        width: channels after the stem.
+        layers: bottlenecks of each of the four stages.
+        heads: of the attention pooling.
+    """
+
+    width: int
+    layers: tuple[int, int, int, int]
+    heads: int
+
+    @property
+    def channels(self) -> int:
+        """Channels of the feature map."""
+        return 32 * self.width
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the feature map of an image."""
+        # The first convolution rounds up, the four poolings that follow round down.
+        rows, columns = ((side + 1) // 2 // 16 for side in image_size)
+        return rows, columns
+
+
+class ConvNorm(nnx.Module):
+    """A convolution and a batch normalisation whose statistics stay those of the pretraining.
+
+    Statistics of each batch (IRRA) would make a row's features depend on the rows beside it; that
+    they stay is our decision. The optimizer must leave `mean` and `variance` alone.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        scale: float = 1.0,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = normal(rngs, (size, size, inputs, outputs), (2 / (inputs * size**2)) ** 0.5)
+        self.scale = nnx.Param(jnp.full(outputs, scale))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.mean = nnx.Param(jnp.zeros(outputs))
+        self.variance = nnx.Param(jnp.ones(outputs))
+        self.stride = stride
+        self.dtype = dtype
+
+    def __call__(
+        self, x: Float[Array, "batch rows columns inputs"]
+    ) -> Float[Array, "batch rows_out columns_out outputs"]:
+        mean, variance = jax.lax.stop_gradient((self.mean[...], self.variance[...]))
+        factor = self.scale[...] * jax.lax.rsqrt(variance + 1e-5)
+        padding = self.kernel.shape[0] // 2
+        y = jax.lax.conv_general_dilated(
+            x,
+            (self.kernel[...] * factor).astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=[(padding, padding)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + (self.bias[...] - mean * factor).astype(self.dtype)
+
+
+def pool(x: Float[Array, "batch rows columns channels"], stride: int) -> Array:
+    """Means over squares of `stride` points; what is left at the edges is dropped."""
+    return x if stride == 1 else nnx.avg_pool(x, (stride, stride), strides=(stride, stride))
+
+
+class Bottleneck(nnx.Module):
+    """A residual bottleneck that pools instead of striding."""
+
+    def __init__(self, inputs: int, width: int, stride: int, *, dtype: str, rngs: nnx.Rngs):
+        conv = partial(ConvNorm, dtype=dtype, rngs=rngs)
+        self.conv1 = conv(inputs, width, 1)
+        self.conv2 = conv(width, width, 3)
+        self.conv3 = conv(width, 4 * width, 1, scale=0.0)
+        changes = stride > 1 or inputs != 4 * width
+        self.shortcut = conv(inputs, 4 * width, 1) if changes else None
+        self.stride = stride
+
+    def __call__(self, x: Float[Array, "batch rows columns inputs"]) -> Array:
+        y = jax.nn.relu(self.conv1(x))
+        y = pool(jax.nn.relu(self.conv2(y)), self.stride)
+        if self.shortcut is not None:
+            x = self.shortcut(pool(x, self.stride))
+        return jax.nn.relu(x + self.conv3(y))
+
+
+class AttentionPool(nnx.Module):
+    """Attention between the feature map and its mean, projected to the joint space.
+
+    CLIP itself asks with the mean alone, which is token 0 here. The points of the map ask too, so
+    that the fusion module gets tokens of the same space (our decision).
+    """
+
+    def __init__(
+        self, config: ResNetConfig, grid: tuple[int, int], dim: int, *, dtype: str, rngs: nnx.Rngs
+    ):
+        channels, std = config.channels, config.channels**-0.5
+        linear = partial(Linear, channels, std=std, dtype=dtype, rngs=rngs)
+        self.position_embedding = normal(rngs, (1 + grid[0] * grid[1], channels), std)
+        self.query = linear(channels)
+        self.key = linear(channels)
+        self.value = linear(channels)
+        self.out = linear(dim)
+        self.heads = config.heads
+        self.grid = grid
+
+    def __call__(
+        self, x: Float[Array, "batch rows columns channels"]
+    ) -> Float[Array, "batch tokens dim"]:
+        batch, *grid, channels = x.shape
+        positions = resize_positions(self.position_embedding[...], self.grid, tuple(grid))
+        points = x.reshape(batch, -1, channels)
+        tokens = jnp.concatenate([jnp.mean(points, axis=1, keepdims=True), points], axis=1)
+        tokens += positions.astype(tokens.dtype)
+
+        def split(tokens: Array) -> Array:
+            return tokens.reshape(*tokens.shape[:2], self.heads, -1)
+
+        mixed = attention(
+            split(self.query(tokens)), split(self.key(tokens)), split(self.value(tokens))
+        )
+        return self.out(mixed.reshape(tokens.shape))
+
+
+class ModifiedResNet(nnx.Module):
+    """CLIP's convolutional image tower; its first token is the pooled feature."""
+
+    def __init__(
+        self,
+        config: ResNetConfig,
+        *,
+        image_size: tuple[int, int],
+        dim: int,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        conv = partial(ConvNorm, dtype=dtype, rngs=rngs)
+        width = config.width
+        self.conv1 = conv(3, width // 2, 3, stride=2)
+        self.conv2 = conv(width // 2, width // 2, 3)
+        self.conv3 = conv(width // 2, width, 3)
+        inputs = width
+        for stage, (name, depth) in enumerate(zip(STAGES, config.layers, strict=True)):
+            blocks = []
+            for block in range(depth):
+                stride = 2 if stage and not block else 1
+                planes = width * 2**stage
+                blocks.append(Bottleneck(inputs, planes, stride, dtype=dtype, rngs=rngs))
+                inputs = 4 * planes
+            setattr(self, name, nnx.List(blocks))
+        self.attention_pool = AttentionPool(
+            config, config.grid(image_size), dim, dtype=dtype, rngs=rngs
+        )
+        self.dtype = dtype
+
+    def stem(self, images: Float[Array, "batch height width 3"]) -> Array:
+        """The feature map before the first stage."""
+        x = images.astype(self.dtype)
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = jax.nn.relu(conv(x))
+        return pool(x, 2)
+
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch tokens dim"]:
+        x = self.stem(images)
+        for name in STAGES:
+            for block in getattr(self, name):
+                x = block(x)
+        return self.attention_pool(x)
