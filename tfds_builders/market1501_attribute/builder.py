@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from aima_jax.attributes import market1501_schema
 from aima_jax.attributes.market1501 import FIELDS
-from tfds_builders import layout, matlab
+from tfds_builders import label_files, layout
 from tfds_builders.records import PersonSearchBuilder, Record, Split
 
 _NAME = "Market-1501"
@@ -21,7 +21,8 @@ _PICTURES = {"bounding_box_train": 12_936, "bounding_box_test": 13_115, "query":
 _PEOPLE = {"train": 751, "test": 750}
 # Distractors and false detections of the test folder.
 _NOBODY = ("0000", "-1")
-_FILE_NAME = re.compile(r"(?P<identity>\d{4}|-1)_c(?P<camera>\d)s\d_\d{6}_\d{2}\.jpg")
+# Some names of the original end twice.
+_FILE_NAME = re.compile(r"(?P<identity>\d{4}|-1)_c(?P<camera>\d)s\d_\d{6}_\d{2}(\.jpg){1,2}")
 
 # A person's attributes by identity, as the file names spell it.
 _Labels = dict[str, UInt8[np.ndarray, "attributes"]]
@@ -71,24 +72,24 @@ def read_labels(path: pathlib.Path) -> dict[str, _Labels]:
         ValueError: the file is damaged, or it is not `market_attribute.mat`.
     """
     variable = "market_attribute"
-    halves = matlab.read_labels(path, _NAME, (variable,))[variable]
-    matlab.require_fields(halves, tuple(_FOLDERS), path, _NAME, variable)
+    halves = label_files.read(path, _NAME, (variable,))[variable]
+    label_files.require_fields(halves, tuple(_FOLDERS), path, _NAME, variable)
     return {name: _labels(halves[name], path, f"{variable}.{name}") for name in _FOLDERS}
 
 
 def _labels(half: Mapping[str, np.ndarray], path: pathlib.Path, where: str) -> _Labels:
-    matlab.require_fields(half, (*FIELDS, "image_index"), path, _NAME, where)
-    identities = matlab.strings(half["image_index"])
+    label_files.require_fields(half, (*FIELDS, "image_index"), path, _NAME, where)
+    identities = label_files.strings(half["image_index"], path, f"{where}.image_index")
     if len(set(identities)) != len(identities):
         raise ValueError(f"{path}: {where}.image_index names a person twice")
     people = {identity: np.zeros(market1501_schema.size, np.uint8) for identity in identities}
     for field, bit_of_code in FIELDS.items():
-        codes = np.atleast_1d(half[field])
-        if len(codes) != len(identities):
+        codes = label_files.integers(half[field], path, f"{where}.{field}")
+        if codes.size != len(identities):
             raise ValueError(
-                f"{path}: {where}.{field} has {len(codes)} values for {len(identities)} people"
+                f"{path}: {where}.{field} has {codes.size} values for {len(identities)} people"
             )
-        for identity, code in zip(identities, codes.tolist(), strict=True):
+        for identity, code in zip(identities, codes.ravel().tolist(), strict=True):
             if code not in bit_of_code:
                 raise ValueError(
                     f"{path}: {where}.{field} is {code!r} for {identity}; expected one of "

@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 
 from aima_jax.attributes import pa100k_schema
 from aima_jax.attributes.pa100k import FILE_NAMES
-from tfds_builders import layout, matlab
+from tfds_builders import label_files, layout
 from tfds_builders.records import PersonSearchBuilder, Record, Split
 
 _NAME = "PA-100K"
@@ -58,24 +58,25 @@ def read_labels(
         ValueError: the file is damaged, or it is not PA-100K's `annotation.mat`.
     """
     variables = [f"{split}_{kind}" for split in _SPLITS for kind in ("images_name", "label")]
-    content = matlab.read_labels(path, _NAME, ("attributes", *variables))
-    found = tuple(matlab.strings(content["attributes"]))
+    content = label_files.read(path, _NAME, ("attributes", *variables))
+    found = tuple(label_files.strings(content["attributes"], path, "attributes"))
     if found != FILE_NAMES:
         raise ValueError(
             f"{path}: attributes are {', '.join(found)}; expected {', '.join(FILE_NAMES)}"
         )
     labels = {}
     for split in _SPLITS:
-        names = matlab.strings(content[f"{split}_images_name"])
+        where = f"{split}_images_name"
+        names = label_files.strings(content[where], path, where)
         for name in names:
             # The name becomes part of a path: nothing outside the folder may be read.
             if pathlib.PureWindowsPath(name).name != name or name in ("", ".", ".."):
                 raise ValueError(
-                    f"{path}: {split}_images_name has {name!r}; expected a file name alone, as "
-                    "000001.jpg"
+                    f"{path}: {where} has {name!r}; expected a file name alone, as 000001.jpg"
                 )
         shape = (len(names), len(FILE_NAMES))
-        labels[split] = (names, matlab.bits(content[f"{split}_label"], shape, path, split))
+        where = f"{split}_label"
+        labels[split] = (names, label_files.bits(content[where], shape, path, where))
     every = [name for names, _ in labels.values() for name in names]
     if len(set(every)) != len(every):
         raise ValueError(f"{path}: a picture is listed twice; expected {len(every)} different ones")

@@ -11,7 +11,7 @@ from jaxtyping import Int, UInt8
 
 from aima_jax.attributes import AttributeSchema, peta35_schema, peta_schema
 from aima_jax.attributes.peta import FILE_NAMES
-from tfds_builders import layout, matlab
+from tfds_builders import label_files, layout
 from tfds_builders.records import PersonSearchBuilder, Record, Split
 
 _NAME = "PETA"
@@ -128,31 +128,33 @@ def read_labels(path: pathlib.Path) -> Labels:
     Raises:
         ValueError: the file is damaged, or it is not `PETA.mat`.
     """
-    peta = matlab.read_labels(path, _NAME, ("peta",))["peta"]
-    matlab.require_fields(peta, ("data", "attribute", "partion_attribute"), path, _NAME, "peta")
-    if tuple(matlab.strings(peta["attribute"])) != FILE_NAMES:
+    peta = label_files.read(path, _NAME, ("peta",))["peta"]
+    label_files.require_fields(
+        peta, ("data", "attribute", "partion_attribute"), path, _NAME, "peta"
+    )
+    if tuple(label_files.strings(peta["attribute"], path, "peta.attribute")) != FILE_NAMES:
         raise ValueError(
             f"{path}: peta.attribute names other attributes than the {len(FILE_NAMES)} of "
             f"{_NAME}, {FILE_NAMES[0]} to {FILE_NAMES[-1]}"
         )
-    data = np.asarray(peta["data"])
+    data = label_files.integers(peta["data"], path, "peta.data")
     columns = _LABELS_START + len(FILE_NAMES)
     if data.ndim != 2 or data.shape[1] != columns:
         raise ValueError(f"{path}: peta.data has shape {data.shape}; expected {columns} columns")
     pictures = len(data)
     if not np.array_equal(data[:, 0], np.arange(1, pictures + 1)):
         raise ValueError(f"{path}: column 1 of peta.data does not count from 1 to {pictures}")
-    partitions = list(peta["partion_attribute"])
+    partitions = peta["partion_attribute"]
     if len(partitions) != _RANDOM_SPLITS:
         raise ValueError(
-            f"{path}: peta.partion_attribute has {len(partitions)} splits; expected "
-            f"{_RANDOM_SPLITS}"
+            f"{path}: peta.partion_attribute has {len(partitions)} members; expected "
+            f"{_RANDOM_SPLITS} splits"
         )
     return Labels(
-        attributes=matlab.bits(
+        attributes=label_files.bits(
             data[:, _LABELS_START:], (pictures, len(FILE_NAMES)), path, "peta.data"
         ),
-        identity=data[:, 1].astype(np.int64),
+        identity=data[:, 1],
         random_splits=tuple(
             _random_split(partition, pictures, path, f"peta.partion_attribute {number}")
             for number, partition in enumerate(partitions, 1)
@@ -162,8 +164,11 @@ def read_labels(path: pathlib.Path) -> Labels:
 
 def _random_split(partition: Any, pictures: int, path: pathlib.Path, where: str) -> _Rows:
     names = ("train", "val", "test")
-    matlab.require_fields(partition, names, path, _NAME, where)
-    rows = {name: np.sort(np.atleast_1d(partition[name]).astype(np.int64)) - 1 for name in names}
+    label_files.require_fields(partition, names, path, _NAME, where)
+    rows = {
+        name: np.sort(label_files.integers(partition[name], path, f"{where}.{name}").ravel()) - 1
+        for name in names
+    }
     drawn = np.concatenate(list(rows.values()))
     if drawn.min() < 0 or drawn.max() >= pictures or len(np.unique(drawn)) != len(drawn):
         raise ValueError(f"{path}: {where} names a picture twice, or one beyond the {pictures}")
