@@ -1,0 +1,82 @@
+"""Checks the values of a config before anything starts."""
+
+import math
+
+from ml_collections import ConfigDict
+
+LOSSES = ("info_nce", "sdm", "identity", "map", "attribute_iou")
+
+_CHOICES = {
+    "dtype": ("auto", "float32", "bfloat16"),
+    "on_nonfinite": ("stop", "skip"),
+    "on_save_error": ("stop", "continue"),
+    "selection": ("validation", "latest", "test"),
+    "model.position_resize": ("bilinear", "bicubic"),
+    "model.remat": ("none", "dots", "full"),
+    "loss.attribute_iou_target": ("softmax", "normalized"),
+    "data.cache": ("none", "host", "device"),
+}
+_TINY = 1e-30  # the smallest value of what must be over 0
+_RANGES = {
+    "seed": (0, 2**31 - 1),
+    "batch_size": (1, math.inf),
+    "micro_batch_size": (0, math.inf),
+    "epochs": (1, math.inf),
+    "validation_categories": (0, math.inf),
+    "mask_rate": (0, 1),
+    "mask_capacity": (1, math.inf),
+    "eval_batch_size": (1, math.inf),
+    "eval_every_epochs": (_TINY, math.inf),
+    "log_every_steps": (1, math.inf),
+    "checkpoint_every_minutes": (0, math.inf),
+    "checkpoint_every_steps": (0, math.inf),
+    "data.threads": (1, 1024),
+    "data.prefetch": (1, 1024),
+    "model.patch_stride": (0, 1024),
+    "model.fusion_depth": (0, 1024),
+    **{f"loss.{name}": (0, math.inf) for name in LOSSES},
+    "loss.temperature": (_TINY, math.inf),
+    "loss.attribute_iou_temperature": (_TINY, math.inf),
+    "loss.chunk_size": (0, math.inf),
+    "augment.flip": (0, 1),
+    "augment.pad": (0, 1024),
+    "augment.erase": (0, 1),
+    "optimizer.learning_rate": (0, math.inf),
+    "optimizer.warmup_epochs": (0, math.inf),
+    "optimizer.warmup_factor": (0, 1),
+    "optimizer.beta1": (0, 1),
+    "optimizer.beta2": (0, 1),
+    "optimizer.epsilon": (_TINY, math.inf),
+    "optimizer.gradient_clip": (0, math.inf),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Checks every choice and range.
+
+    Raises:
+        ValueError: names all fields that are wrong, and what they may be.
+    """
+    wrong = []
+    for name, choices in _CHOICES.items():
+        if _at(config, name) not in choices:
+            wrong.append(f"config.{name}={_at(config, name)!r} must be one of {', '.join(choices)}")
+    for name, (low, high) in _RANGES.items():
+        value = _at(config, name)
+        if not low <= value <= high:
+            least = "over 0" if low == _TINY else f"{low} or more"
+            most = "" if high == math.inf else f", {high} at most"
+            wrong.append(f"config.{name}={value!r} must be {least}{most}")
+    if not any(config.loss[name] for name in LOSSES):
+        wrong.append(f"all losses are switched off: give one of {', '.join(LOSSES)} a weight")
+    size = config.image_size
+    if len(size) != 2 or not all(isinstance(side, int) and 8 <= side <= 4096 for side in size):
+        wrong.append(f"config.image_size={tuple(size)} must be (height, width), each 8 to 4096")
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+def _at(config: ConfigDict, name: str):
+    for part in name.split("."):
+        config = config[part]
+    return config

@@ -1,0 +1,7 @@
+"""Evaluation: `evaluate(config, workdir)`, and the metrics by themselves."""
+
+from aima_jax.evaluation.metrics import retrieval_metrics
+
+from aima_jax.evaluation.evaluate import evaluate, results_table
+
+__all__ = ["evaluate", "results_table", "retrieval_metrics"]

@@ -1,0 +1,87 @@
+"""One mesh of two axes: the batch is split over both, large parameters over `fsdp`."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+Item = TypeVar("Item")
+BATCH_AXES = ("data", "fsdp")
+
+
+def make_mesh(
+    data: int = -1, fsdp: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """Arranges devices, all of all hosts by default, as data × fsdp.
+
+    Args:
+        data: -1 takes all that `fsdp` leaves.
+        fsdp: over how many devices parameters are sharded.
+        devices: fewer than all, for a single process.
+
+    Raises:
+        ValueError: the two do not multiply to the number of devices.
+    """
+    count = len(devices or jax.devices())
+    if data == -1 and fsdp > 0 and count % fsdp == 0:
+        data = count // fsdp
+    if data < 1 or fsdp < 1 or data * fsdp != count:
+        raise ValueError(
+            f"mesh.data={data} × mesh.fsdp={fsdp} must use all {count} devices; "
+            "mesh.data=-1 takes what mesh.fsdp leaves, which must divide them"
+        )
+    return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis over all devices."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def state_shardings(shapes, mesh: Mesh, min_shard_elements: int = 2**16):
+    """Shards each large array along its longest axis that the fsdp axis divides.
+
+    The rule reads shapes alone, so an optimizer's moments lie where their parameter lies.
+
+    Args:
+        shapes: a tree of arrays or `jax.ShapeDtypeStruct`.
+        mesh: from `make_mesh`.
+        min_shard_elements: smaller arrays are replicated.
+    """
+
+    def place(leaf) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.shape["fsdp"] == 0]
+        if mesh.shape["fsdp"] == 1 or math.prod(leaf.shape) < min_shard_elements or not axes:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        spec = [None] * len(leaf.shape)
+        spec[longest] = "fsdp"
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(place, shapes)
+
+
+def put_rows(rows: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """Turns this host's rows into global arrays that are split along their first axis."""
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value)
+        for name, value in rows.items()
+    }
+
+
+def one_late(items: Iterable[Item]) -> Iterator[Item]:
+    """Yields each item after the next one is made: the devices work while the host waits."""
+    iterator = iter(items)
+    for before in iterator:
+        for item in iterator:
+            yield before
+            before = item
+        yield before

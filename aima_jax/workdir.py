@@ -1,0 +1,170 @@
+"""The folder of a run: its config, what it ran on, and one process at a time."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from aima_jax.manifest import write_json
+
+CONFIG = "config.json"
+RECORD = "environment.json"
+RESULTS = "results.json"
+METRICS = "metrics.jsonl"
+RANKINGS = "rankings.npz"
+REPORT = "report"
+
+# Fields that change where and how a run is carried out, or what is reported of it, but not what it
+# computes: a resumed run may set them anew.
+_FREE_FIELDS = (
+    "manual_dir",
+    "data_dir",
+    "mesh",
+    "data",
+    "protocols",
+    "eval_batch_size",
+    "save_rankings",
+    "report",
+    "log_every_steps",
+    "checkpoint_every_minutes",
+    "checkpoint_every_steps",
+    "on_save_error",
+    "on_nonfinite",
+    "profile",
+    "trust_weights",
+)
+_PACKAGES = [
+    "aima-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+    "pillow",
+]
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds a workdir for this process.
+
+    Raises:
+        ValueError: another process holds it, or its place is not a folder.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / ".lock").open("w")
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"the workdir {workdir} is a file; name a folder") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process works in {workdir}; wait for it, or use another --workdir"
+            ) from None
+        yield
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """A config as the JSON data that it is saved as."""
+    return json.loads(config.to_json())
+
+
+def read_config(workdir: pathlib.Path) -> ConfigDict:
+    """Reads the config that a workdir was made with, as data.
+
+    Raises:
+        FileNotFoundError: the folder is no workdir.
+        ValueError: its config is not what was written.
+    """
+    path = pathlib.Path(workdir) / CONFIG
+    try:
+        return ConfigDict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{workdir} is no workdir: it has no {CONFIG}") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Writes the config into a new workdir, or checks that it is the one that made it.
+
+    Raises:
+        ValueError: it was made with another config; the message names the fields that differ.
+    """
+    wanted = plain(config)
+    if (workdir / CONFIG).exists():
+        made = plain(read_config(workdir))
+        differing = [
+            f"  {name}: {_at(made, name)!r} there, {_at(wanted, name)!r} now"
+            for name in sorted(_leaves(made).keys() | _leaves(wanted).keys())
+            if name.split(".")[0] not in _FREE_FIELDS and _at(made, name) != _at(wanted, name)
+        ]
+        if differing:
+            raise ValueError(
+                f"{workdir} was made with another config:\n"
+                + "\n".join(differing)
+                + "\nuse another --workdir, or the same values"
+            )
+    write_json(workdir / CONFIG, wanted)
+
+
+def record(workdir: pathlib.Path, **facts: Any) -> None:
+    """Appends what this start of the run was made of to the workdir's environment.json."""
+    import jax
+
+    path = workdir / RECORD
+    starts = json.loads(path.read_text()) if path.exists() else []
+    starts.append(
+        {
+            "command": sys.argv,
+            "python": platform.python_version(),
+            "packages": {name: _version(name) for name in _PACKAGES},
+            "git_commit": _git_commit(),
+            "processes": jax.process_count(),
+            "devices": [device.device_kind for device in jax.devices()],
+            **facts,
+        }
+    )
+    write_json(path, starts)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves = {}
+    for name, value in tree.items():
+        inner = isinstance(value, Mapping)
+        leaves |= _leaves(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return leaves
+
+
+def _at(tree: Mapping[str, Any], name: str) -> Any:
+    return _leaves(tree).get(name, "absent")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code lies in, with a mark if it was changed."""
+    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

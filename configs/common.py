@@ -1,0 +1,109 @@
+"""Every field of a run, with its default: the recipe of METHOD as docs/architecture.md cites it.
+
+A comment that ends in [paper] states what the paper's abstract says, [IRRA] what is inferred from
+IRRA's released recipe, and [ours] a decision of ours where nothing is known.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the defaults shared by all datasets; `dataset` is left for them to fill in."""
+    config = ConfigDict()
+
+    # What to train on.
+    config.dataset = ""  # name as `tfds_builders.prepare` takes it, e.g. "pa100k" or "peta/sal"
+    config.manual_dir = ""  # folder of the raw files; "": TFDS's usual one
+    config.data_dir = ""  # folder of prepared datasets; "": TFDS's usual one
+    config.validation_categories = 0  # training categories held out for validation; 0: none
+    config.image_size = (384, 128)  # pixels, height and width [IRRA]
+    config.template = "sentence"  # prompt: "sentence", "list" or "absence" [ours]
+
+    # How long, how much at once.
+    config.seed = 0  # of initialisation, data order, augmentation and masking
+    config.batch_size = 64  # images a step, over all devices [IRRA]
+    config.micro_batch_size = 0  # images encoded at once, exact accumulation; 0: the whole batch
+    config.epochs = 60  # passes over the training split [IRRA]
+    config.dtype = "auto"  # of computation; "auto": bfloat16 on accelerators, float32 on CPU
+    config.deterministic = False  # ask XLA for bitwise reproducible GPU kernels
+    config.on_nonfinite = "stop"  # at a loss or gradient that is not finite: or "skip" the step
+
+    # Where parameters start.
+    config.weights = "openai/clip-vit-base-patch16"  # CLIP: Hugging Face id, folder, file; "": none
+    config.trust_weights = False  # allow a TorchScript archive, which can run code, as weights
+    config.init_from = ""  # another workdir whose parameters to start from
+
+    config.model = model = ConfigDict()
+    model.variant = "ViT-B/16"  # preset when weights == "", else read from the weights
+    model.patch_stride = 0  # pixels; 0: the patch size
+    model.position_resize = "bilinear"  # of the pretrained position grid: or "bicubic"
+    model.fusion_depth = 4  # self-attention blocks of the multimodal encoder [IRRA]
+    model.scan_layers = False  # one compiled layer run in a loop: compiles faster
+    model.remat = "none"  # what the backward pass recomputes: "none", "dots" or "full"
+
+    # Masked attribute prediction.
+    config.mask_rate = 0.15  # probability that a phrase is chosen [IRRA; whole phrases are ours]
+    config.mask_capacity = 24  # masked tokens a sentence at most; phrases beyond stay unmasked
+    config.match_masked_text = False  # all losses see the masked sentence, as in IRRA's code
+
+    config.loss = loss = ConfigDict()
+    loss.info_nce = 1.0  # weight; 0 switches a loss off, here and below [ours]
+    loss.sdm = 1.0  # weight [ours]
+    loss.identity = 1.0  # weight [ours]
+    loss.map = 1.0  # weight [ours]
+    loss.attribute_iou = 1.0  # weight [ours]
+    loss.temperature = 0.02  # divides cosines in InfoNCE and SDM [IRRA]
+    loss.attribute_iou_temperature = 0.1  # divides cosines and IoUs in A-IoU IMC [ours]
+    loss.attribute_iou_target = "softmax"  # softmax(IoU/T), or "normalized": IoU/sum [ours]
+    loss.multi_positive = False  # InfoNCE: items of one category are positives [ours]
+    loss.chunk_size = 0  # rows of the B×B losses computed at once; 0: all
+
+    config.augment = augment = ConfigDict()
+    augment.flip = 0.5  # probability of a horizontal flip [IRRA]
+    augment.pad = 10  # pixels of zero padding before the random crop [IRRA]
+    augment.erase = 0.5  # probability of random erasing [IRRA]
+    augment.erase_area = (0.02, 0.4)  # share of the picture that is erased [IRRA]
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.learning_rate = 1e-5  # peak, before the factors of `rules` [IRRA]
+    optimizer.warmup_epochs = 5.0  # linear, from warmup_factor × the peak [IRRA]
+    optimizer.warmup_factor = 0.1  # [IRRA]
+    optimizer.beta1 = 0.9  # Adam's [IRRA]
+    optimizer.beta2 = 0.999  # Adam's [IRRA]
+    optimizer.epsilon = 1e-8  # Adam's; IRRA's 1e-3 serves pure float16 [ours]
+    optimizer.gradient_clip = 0.0  # largest global norm; 0: none
+    # (pattern searched in the parameter's name, learning-rate factor, weight decay); the first that
+    # matches counts; a factor of 0 freezes. Decay is added to the gradient. [IRRA]
+    optimizer.rules = (
+        (r"^(map_head|classifier)\..*bias$", 5.0, 0.0),
+        (r"^(map_head|classifier)\.", 5.0, 4e-5),
+        (r"bias$", 2.0, 0.0),
+        (r"^fusion\.(cross_attention|blocks)\.", 5.0, 4e-5),
+        (r"", 1.0, 4e-5),
+    )
+
+    config.mesh = mesh = ConfigDict()
+    mesh.data = -1  # devices along the data-parallel axis; -1: all that are left
+    mesh.fsdp = 1  # devices over which parameters are sharded as well
+    mesh.min_shard_elements = 2**16  # smaller parameters are replicated
+
+    # What the run records.
+    config.protocols = ("standard",)  # of the evaluation: "standard", "sal", "asmr"
+    config.selection = (
+        "validation"  # checkpoint that counts: best on "validation", "latest", "test"
+    )
+    config.eval_batch_size = 256  # images encoded at once, over all devices
+    config.eval_every_epochs = 1.0  # validation, and test under selection="test"
+    config.save_rankings = False  # write rankings.npz: each query's 100 first gallery images
+    config.report = True  # draw report/ after evaluation
+    config.log_every_steps = 20  # lines of metrics.jsonl, points of TensorBoard
+    config.checkpoint_every_minutes = 10.0  # time between saves; 0: by steps alone
+    config.checkpoint_every_steps = 0  # steps between saves; 0: by time alone
+    config.on_save_error = "stop"  # a save that fails, e.g. a full disk: "stop" or "continue"
+    config.profile = ""  # "100:105" traces these steps into workdir/profile
+
+    config.data = data = ConfigDict()
+    data.threads = 2  # that decode pictures
+    data.prefetch = 4  # batches decoded ahead
+    data.cache = "none"  # decoded training split kept in memory: "none", "host" or "device"
+    return config

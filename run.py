@@ -1,0 +1,49 @@
+"""Trains and evaluates AIMA: `python run.py --config=configs/synthetic.py`."""
+
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="configs/<dataset>.py; any field as --config.<field>=<value>"
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run (default: runs/<config>)")
+MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate", "replay"], "train and evaluate, or only one thing"
+)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "address:port of host 0, for many hosts")
+PROCESSES = flags.DEFINE_integer("processes", None, "number of hosts")
+PROCESS = flags.DEFINE_integer("process", None, "number of this host, from 0")
+
+
+def main(argv: list[str]) -> int:
+    from aima_jax import distributed, evaluation, training
+
+    if argv[1:]:
+        raise app.UsageError(f"{argv[1]!r} is no flag; fields are set as --config.batch_size=128")
+    config = CONFIG.value
+    name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
+    workdir = pathlib.Path(WORKDIR.value or pathlib.Path("runs", name))
+    distributed.start(
+        COORDINATOR.value, PROCESSES.value, PROCESS.value, deterministic=config.deterministic
+    )
+    try:
+        if MODE.value == "replay":
+            training.replay(config, workdir)
+            return 0
+        if MODE.value == "train":
+            training.train(config, workdir)
+        evaluation.evaluate(config, workdir)
+    except training.Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return interrupted.exit_code
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(lambda argv: sys.exit(main(argv)))

@@ -1,0 +1,214 @@
+"""The training step: what it learns, what it refuses, and that no arrangement changes it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from aima_jax.attributes import synthetic_schema
+from aima_jax.config import LOSSES
+from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
+from aima_jax.parameters import flatten
+from aima_jax.sharding import batch_sharding, make_mesh, put_rows, replicated, state_shardings
+from aima_jax.text import PromptTemplate, build_text_table
+from aima_jax.training.step import CategoryTable, Objective, TrainState, make_train_step
+
+BATCH, CATEGORIES, SIZE = 16, 12, (32, 16)
+AUGMENTATION = {"flip": 0.5, "pad": 2, "erase": 0.5, "erase_area": (0.02, 0.4)}
+NO_AUGMENTATION = {"flip": 0.0, "pad": 0, "erase": 0.0, "erase_area": (0.02, 0.4)}
+
+
+def small_model(num_categories=CATEGORIES, **options):
+    clip = CLIPConfig(
+        image_size=SIZE,
+        dim=64,
+        vision=ViTConfig(width=64, layers=2, heads=2, mlp_width=128, patch_size=8, patch_stride=8),
+        text=TextConfig(width=64, layers=2, heads=2, mlp_width=128),
+        **options,
+    )
+    return AIMAConfig(clip, num_categories=num_categories, fusion_depth=1)
+
+
+def objective(**changes):
+    values = {
+        "weights": dict.fromkeys(LOSSES, 1.0),
+        "temperature": 0.02,
+        "attribute_iou_temperature": 0.1,
+        "attribute_iou_target": "softmax",
+        "multi_positive": False,
+        "chunk_size": None,
+        "mask_rate": 0.15,
+        "mask_capacity": 16,
+        "match_masked_text": False,
+    }
+    return Objective(**values | changes)
+
+
+def only(name):
+    return objective(weights=dict.fromkeys(LOSSES, 0.0) | {name: 1.0})
+
+
+def descriptions(rng, count):
+    """Distinct random attribute vectors of the rendered pedestrians."""
+    rows = set()
+    while len(rows) < count:
+        row = np.zeros(synthetic_schema.size, np.uint8)
+        names = list(synthetic_schema.names)
+        for group in synthetic_schema.groups:
+            bits = [i for i, name in enumerate(names) if name.split("=")[0] == group.name]
+            spare = group.kind == "flag" or group.absent is not None
+            choice = rng.integers(len(bits) + spare)
+            if choice < len(bits):
+                row[bits[choice]] = 1
+        rows.add(row.tobytes())
+    return np.array([np.frombuffer(row, np.uint8) for row in sorted(rows)])
+
+
+class Setup:
+    """A model, a table and a batch, and what one or more steps make of them."""
+
+    def __init__(self, objective, *, model=None, learning_rate=1e-3, mesh=None, **options):
+        rng = np.random.default_rng(0)
+        config = model or small_model()
+        self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
+        params = flatten(AIMA(config, rngs=nnx.Rngs(0)))
+        trainable = frozenset(params)
+        optimizer = optax.adam(learning_rate)
+        state = TrainState.create(params, optimizer, trainable)
+        self.state = jax.device_put(state, state_shardings(state, self.mesh, 1024))
+        template = PromptTemplate(synthetic_schema, "sentence")
+        table = build_text_table(descriptions(rng, CATEGORIES), template)
+        self.table = jax.device_put(CategoryTable.of(table), replicated(self.mesh))
+        self.rows = {
+            "image": rng.integers(0, 256, (BATCH, *SIZE, 3), np.uint8),
+            "category": rng.integers(0, CATEGORIES, BATCH).astype(np.int32),
+        }
+        step = make_train_step(
+            nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0))),
+            optimizer,
+            objective,
+            trainable=trainable,
+            schedule=lambda step: learning_rate,
+            seed=0,
+            **{"augmentation": AUGMENTATION} | options,
+        )
+        where = jax.tree.map(lambda x: x.sharding, self.state)
+        self.step = jax.jit(step, out_shardings=(where, replicated(self.mesh)))
+
+    def take(self, steps=1, **rows):
+        """Takes steps on one batch; returns the metrics of each."""
+        batch = put_rows(self.rows | rows, batch_sharding(self.mesh))
+        batch["request"] = jnp.zeros(self.mesh.size, jnp.int32)
+        metrics = []
+        for _ in range(steps):
+            self.state, got = self.step(self.state, batch, self.table)
+            metrics.append({name: float(value) for name, value in got.items()})
+        return metrics
+
+    def params(self):
+        return {name: np.asarray(value) for name, value in self.state.params.items()}
+
+
+def assert_same_step(one, other, *, rtol=1e-4):
+    """Both give the same losses, and the same gradient: plain SGD makes it the change."""
+    first, second = one.take()[0], other.take()[0]
+    for name in first:
+        assert first[name] == pytest.approx(second[name], rel=rtol), name
+    for name, value in one.params().items():
+        np.testing.assert_allclose(other.params()[name], value, rtol=0, atol=2e-5, err_msg=name)
+
+
+@pytest.fixture
+def sgd(monkeypatch):
+    """Adam's first step is the sign of the gradient; SGD's shows its size."""
+    monkeypatch.setattr(optax, "adam", lambda rate: optax.sgd(1e-2))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_loss_falls_when_trained_alone_on_one_batch(name):
+    setup = Setup(only(name), augmentation=NO_AUGMENTATION)
+    losses = [metrics[name] for metrics in setup.take(30)]
+    assert set(setup.take()[0]) & set(LOSSES) == {name}
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("mesh", [pytest.param((8, 1), id="data"), pytest.param((2, 4), id="fsdp")])
+def test_eight_devices_take_the_step_of_one(sgd, mesh):
+    assert_same_step(Setup(objective()), Setup(objective(), mesh=make_mesh(*mesh)))
+
+
+def test_micro_batches_take_the_step_of_the_whole(sgd):
+    assert_same_step(Setup(objective()), Setup(objective(), micro_batches=4))
+
+
+def test_micro_batches_on_many_devices(sgd):
+    mesh = make_mesh(8, 1)
+    assert_same_step(Setup(objective()), Setup(objective(), micro_batches=2, mesh=mesh))
+
+
+@pytest.mark.parametrize("options", [{"scan_layers": True}, {"remat": "full"}, {"remat": "dots"}])
+def test_how_layers_are_run_does_not_change_the_step(sgd, options):
+    assert_same_step(Setup(objective()), Setup(objective(), model=small_model(**options)))
+
+
+def test_chunked_losses_take_the_same_step(sgd):
+    assert_same_step(Setup(objective()), Setup(objective(chunk_size=6)))
+
+
+def test_bfloat16_takes_nearly_the_same_step(sgd):
+    exact = Setup(objective()).take()[0]
+    rounded = Setup(objective(), model=small_model(dtype="bfloat16")).take()[0]
+    for name in LOSSES:
+        assert rounded[name] == pytest.approx(exact[name], rel=0.05), name
+
+
+def test_the_other_losses_see_the_unmasked_sentence():
+    """Whatever is masked, they stay; with `match_masked_text`, as in IRRA's code, they move."""
+
+    def info_nce(rate, **changes):
+        chosen = objective(mask_rate=rate, **changes)
+        return Setup(chosen, augmentation=NO_AUGMENTATION).take()[0]["info_nce"]
+
+    assert info_nce(0.1) == info_nce(0.9)
+    assert info_nce(0.1, match_masked_text=True) != info_nce(0.9, match_masked_text=True)
+
+
+def test_a_step_depends_on_seed_and_step_alone():
+    first, again = Setup(objective()), Setup(objective())
+    assert first.take(2) == again.take(2)
+    shifted = Setup(objective())
+    shifted.state = dataclasses.replace(shifted.state, step=jnp.int32(5))
+    assert shifted.take()[0]["loss"] != Setup(objective()).take()[0]["loss"]
+
+
+class TestNotFinite:
+    """A weight of infinity spoils every gradient."""
+
+    broken = staticmethod(lambda: objective(weights=dict.fromkeys(LOSSES, 1.0) | {"map": jnp.inf}))
+
+    def test_nothing_changes_any_more(self):
+        setup = Setup(self.broken())
+        before = setup.params()
+        metrics = setup.take(2)
+        assert [m["failed"] for m in metrics] == [0, 0]
+        assert int(setup.state.step) == 2
+        for name, value in setup.params().items():
+            np.testing.assert_array_equal(value, before[name])
+
+    def test_skipping_counts_and_goes_on(self):
+        setup = Setup(self.broken(), skip_nonfinite=True)
+        assert [(m["failed"], m["skipped"]) for m in setup.take(2)] == [(-1, 1), (-1, 2)]
+
+
+def test_no_transfer_happens_inside_the_loop():
+    setup = Setup(objective())
+    setup.take()
+    batch = put_rows(setup.rows, batch_sharding(setup.mesh))
+    batch["request"] = jnp.zeros(setup.mesh.size, jnp.int32)
+    with jax.transfer_guard("disallow"):
+        setup.state, metrics = setup.step(setup.state, batch, setup.table)
+    assert np.isfinite(float(metrics["loss"]))
