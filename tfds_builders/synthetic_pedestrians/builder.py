@@ -7,8 +7,8 @@ import tensorflow_datasets as tfds
 
 from aima_jax.attributes.synthetic import synthetic_schema
 from tfds_builders.records import PersonSearchBuilder, Record, Split
+from tfds_builders.synthetic_pedestrians.parallel import render_split
 from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
-from tfds_builders.synthetic_pedestrians.worker import render_split
 
 
 class SyntheticPedestrians(PersonSearchBuilder):

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from tfds_builders.synthetic_pedestrians import difficulty
 from tfds_builders.synthetic_pedestrians.canvas import Frame, noise
@@ -52,13 +52,22 @@ def expose(
     uneven = 1 + 0.12 * noise(rng, height, width, (3, 2))
     scale = (255 * contrast * gains).astype(np.float32)[:, None, None]
     image = np.clip(pixels * uneven * scale + np.float32(255 * gray * (1 - contrast)), 0, 255)
-    blurred = Image.fromarray(np.ascontiguousarray(image.astype(np.uint8).transpose(1, 2, 0)))
-    radius = rng.uniform(*difficulty.BLUR) ** 2 * height / 100
-    blurred = blurred.filter(ImageFilter.GaussianBlur(radius))
+    sharp = Image.fromarray(np.ascontiguousarray(image.astype(np.uint8).transpose(1, 2, 0)))
+    blurred = _blur(sharp, rng.uniform(*difficulty.RESOLUTION))
     grain = rng.standard_normal((height, width, 3), np.float32) * np.float32(
         255 * rng.uniform(*difficulty.NOISE)
     )
     return np.clip(np.asarray(blurred) + grain, 0, 255).astype(np.uint8)
+
+
+def _blur(image: Image.Image, resolution: float) -> Image.Image:
+    """The picture as if it had been taken with that many rows of pixels."""
+    if resolution >= image.height:
+        return image
+    small = (max(round(resolution * image.width / image.height), 1), round(resolution))
+    return image.resize(small, Image.Resampling.BILINEAR).resize(
+        image.size, Image.Resampling.BICUBIC
+    )
 
 
 def jpeg(rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"]) -> bytes:

@@ -15,6 +15,6 @@ ROLL = 5.0  # largest turn of the camera in degrees
 EXPOSURE = (0.55, 1.3)
 CONTRAST = (0.7, 1.15)
 COLOR_CAST = 0.12  # largest gain or loss of red and of blue
-BLUR = (0.0, 0.9)  # radius in percent of the picture's height
+RESOLUTION = (48, 240)  # rows that the camera resolves
 NOISE = (0.0, 0.04)  # standard deviation, 1 being white
 JPEG_QUALITY = (30, 90)

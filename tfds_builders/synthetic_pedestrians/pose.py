@@ -126,8 +126,7 @@ def skeleton(description: Description, look: Look, pose: Pose) -> Skeleton:
     old = description["age"] == "old"
     carrying = description["bag"] == "handbag"
     if description["view"] == "side":
-        skirt = description["lower_type"] == "skirt"
-        return _from_the_side(build, pose, old=old, carrying=carrying, skirt=skirt)
+        return _from_the_side(build, pose, old=old, carrying=carrying)
     return _from_front_or_back(build, pose, old=old, carrying=carrying)
 
 
@@ -153,10 +152,10 @@ def _from_front_or_back(build: Build, pose: Pose, *, old: bool, carrying: bool) 
     return Skeleton(build, 0, head, neck, (hip + neck) / 2, hip, tuple(arms), tuple(legs))
 
 
-def _from_the_side(build: Build, pose: Pose, *, old: bool, carrying: bool, skirt: bool) -> Skeleton:
+def _from_the_side(build: Build, pose: Pose, *, old: bool, carrying: bool) -> Skeleton:
     facing = pose.facing
     lean = pose.lean + (15 if old else 0)
-    stride = pose.stride * (0.6 if old or skirt else 1)
+    stride = pose.stride * (0.6 if old else 1)
     hip = complex(0, build.hip_y)
     neck = hip + (build.neck_y - build.hip_y) * _up(facing * lean)
     thigh, shin = build.hip_y - build.knee_y, build.knee_y - 0.05

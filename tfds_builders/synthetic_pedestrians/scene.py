@@ -81,7 +81,7 @@ def _draw_leaves(
     shape = canvas.ellipse(frame, center, radii)
     if shape is not None:
         height, width = shape.coverage.shape
-        leaves = noise(rng, height, width, (16, 14))
+        leaves = noise(rng, height, width, (30, 26))
         shape = dataclasses.replace(shape, coverage=shape.coverage * np.clip(leaves + 1, 0, 1))
         green = np.array((0.2, 0.38, 0.16), np.float32) * np.float32(rng.uniform(0.4, 1.3))
         canvas.paint(shape, green[:, None, None] * (1 + 0.4 * leaves))

@@ -1,77 +1,21 @@
-"""Renders a split in several processes.
+"""A process that renders every so manieth picture of a split onto stdout."""
 
-A worker is a process of its own that writes its pictures into a pipe, worker k of n those numbered
-k, k + n, … A full pipe makes it wait, so that memory stays flat however large the split is, and
-the order of the pictures does not depend on how many workers there are. (multiprocessing would
-import the caller's main module again, which a plain script does not survive.)
-"""
-
-import os
 import signal
-import struct
-import subprocess
 import sys
-from collections.abc import Iterator
 
-from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
-
-# Below that, starting workers takes longer than rendering.
-_WORTH_WORKERS = 600
-
-_LENGTH = struct.Struct("<I")
+from tfds_builders.synthetic_pedestrians.parallel import LENGTH
+from tfds_builders.synthetic_pedestrians.splits import Size, plan
 
 
-def render_split(size: Size, split: SplitPlan, workers: int | None = None) -> Iterator[bytes]:
-    """Yields a split's pictures in order, as JPEG files; one worker for each core by default.
-
-    Raises:
-        RuntimeError: a worker died; it said why on stderr.
-    """
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if split.pictures >= _WORTH_WORKERS else 0
-    if workers == 0:
-        yield from map(split.render, range(split.pictures))
-        return
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    processes = []
-    try:
-        for number in range(workers):
-            command = (sys.executable, "-m", __name__, size.name, split.name)
-            processes.append(
-                subprocess.Popen(
-                    (*command, str(number), str(workers)),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    env=environment,
-                    start_new_session=True,
-                )
-            )
-        for index in range(split.pictures):
-            yield _read(processes[index % workers], split.name, index)
-    finally:
-        for process in processes:
-            process.kill()
-            process.stdout.close()
-            process.wait()
-
-
-def _read(process: subprocess.Popen, split: str, index: int) -> bytes:
-    head = process.stdout.read(_LENGTH.size)
-    data = process.stdout.read(*_LENGTH.unpack(head)) if len(head) == _LENGTH.size else b""
-    if not data:
-        raise RuntimeError(f"picture {index} of {split} was not rendered: its process has ended")
-    return data
-
-
-def _main(size: str, split: str, first: str, step: str) -> None:
+def main(size: str, split: str, first: str, step: str) -> None:
     # Ends quietly when nobody reads the pipe any more.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     pictures = plan(Size.parse(size))[split]
     for index in range(int(first), pictures.pictures, int(step)):
         data = pictures.render(index)
-        sys.stdout.buffer.write(_LENGTH.pack(len(data)) + data)
+        sys.stdout.buffer.write(LENGTH.pack(len(data)) + data)
     sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    main(*sys.argv[1:])

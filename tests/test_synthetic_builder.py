@@ -1,0 +1,89 @@
+"""Rendered pedestrians through TFDS, and rendered by several processes."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from aima_jax.attributes.synthetic import synthetic_schema
+from tfds_builders.synthetic_pedestrians import SyntheticPedestrians, parallel
+from tfds_builders.synthetic_pedestrians.splits import Size, plan
+
+SIZE = Size(train=24, val=4, test=10, seed=7)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    builder = SyntheticPedestrians(config=SIZE.name, data_dir=folder, file_format="array_record")
+    builder.download_and_prepare()
+    return builder
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_records_are_what_was_planned(built, split):
+    planned = plan(SIZE)[split]
+    records = built.as_data_source(split)
+    assert len(records) == planned.pictures
+    for index, record in enumerate(records):
+        shown = planned.assignment(index)
+        np.testing.assert_array_equal(record["attributes"], shown.attributes)
+        assert record["identity"] == shown.identity
+        assert record["camera"] == shown.camera
+        assert record["filename"].decode() == shown.filename
+        image = np.asarray(PIL.Image.open(io.BytesIO(planned.render(index))))
+        np.testing.assert_array_equal(record["image"], image)
+
+
+def test_the_folder_tells_sizes_apart(built):
+    other = SyntheticPedestrians(config=Size(24, 4, 10, 8).name, data_dir=built.data_dir)
+    assert SIZE.name in str(built.data_path)
+    assert other.data_path != built.data_path
+
+
+def test_the_default_is_the_first_config(tmp_path):
+    builder = SyntheticPedestrians(data_dir=tmp_path)
+    assert builder.builder_config.name == SyntheticPedestrians.config_name("") == Size().name
+    assert builder.schema is synthetic_schema
+
+
+def test_a_config_that_is_no_size_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="size 'huge' is unknown"):
+        SyntheticPedestrians(config="huge", data_dir=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same_pictures(workers):
+    split = plan(SIZE)["train"]
+    alone = list(parallel.render_split(SIZE, split, workers=0))
+    assert list(parallel.render_split(SIZE, split, workers=workers)) == alone
+    assert len(set(alone)) == SIZE.train
+
+
+def test_a_dead_worker_is_reported(monkeypatch):
+    command = (sys.executable, "-c", "")
+    monkeypatch.setattr(
+        parallel, "_start", lambda *_: subprocess.Popen(command, stdout=subprocess.PIPE)
+    )
+    with pytest.raises(RuntimeError, match="picture 0 of train was not rendered"):
+        list(parallel.render_split(SIZE, plan(SIZE)["train"], workers=2))
+
+
+def test_workers_end_when_no_more_pictures_are_wanted(monkeypatch):
+    endless = "import sys\nwhile True: sys.stdout.buffer.write(b'\\1\\0\\0\\0x')"
+    started = []
+
+    def start(*_):
+        command = (sys.executable, "-c", endless)
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+        return started[-1]
+
+    monkeypatch.setattr(parallel, "_start", start)
+    pictures = parallel.render_split(SIZE, plan(SIZE)["train"], workers=2)
+    assert next(pictures) == b"x"
+    pictures.close()
+    assert [process.poll() is not None for process in started] == [True, True]
