@@ -1,6 +1,7 @@
 """A trained model that pictures can be searched with."""
 
 import os
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -176,13 +177,13 @@ class PersonSearch:
     def _feature(self, query: Query) -> Float[np.ndarray, "dim"]:
         if isinstance(query, Mapping | str):
             return self.encode_text([self.sentence(query)])[0]
-        feature = np.asarray(query, np.float32)
+        feature = np.asarray(query)
         if feature.shape != (self.dim,):
             raise ValueError(
-                f"the query has the shape {list(feature.shape)}; expected a dict of attributes, "
-                f"a str, or features [{self.dim}]"
+                f"the query is {reprlib.repr(query)}; expected a dict of attributes, a str, or a "
+                f"feature vector of {self.dim} numbers"
             )
-        return feature
+        return feature / max(np.linalg.norm(feature), 1e-12)
 
 
 def _compiled(

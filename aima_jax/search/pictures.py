@@ -40,12 +40,13 @@ def open_picture(picture: Picture, *, name: str = "the picture") -> Image.Image:
     if not isinstance(picture, str | os.PathLike):
         raise ValueError(f"{name} is {picture!r}; expected a PIL image, an array or a path")
     try:
-        with Image.open(picture, formats=FORMATS) as file:
-            return _upright(file, str(picture))
+        file = Image.open(picture, formats=FORMATS)
     except FileNotFoundError:
         raise FileNotFoundError(f"no picture {picture}") from None
-    except OSError as error:
+    except Exception as error:  # Pillow reports damage by whatever its readers happen to raise
         raise ValueError(f"{picture} is no readable JPEG or PNG picture ({error})") from error
+    with file:
+        return _upright(file, str(picture))
 
 
 def in_threads(
@@ -65,5 +66,5 @@ def _upright(picture: Image.Image, name: str) -> Image.Image:
         )
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception as error:  # PIL reports damage by whatever its decoders happen to raise
+    except Exception as error:
         raise ValueError(f"{name} cannot be decoded ({error})") from error
