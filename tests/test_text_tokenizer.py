@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aima_jax.text import tokenize
-from aima_jax.text.tokenizer import encode
+from aima_jax.text.tokenizer import encode, vocabulary
 
 ODD_TEXTS = [
     "",
@@ -79,6 +79,13 @@ def test_merges_are_openais():
     )
     licence = (package / "bpe_simple_vocab_16e6.LICENSE").read_text()
     assert "MIT License" in licence and "Copyright (c) 2021 OpenAI" in licence
+
+
+def test_vocabulary_is_complete():
+    tokens, merges = vocabulary()
+    assert sorted(tokens.values()) == list(range(49408))
+    assert tokens == clip_reference.tokenizer().get_vocab()
+    assert len(merges) == 48894 and merges[0] == ("i", "n")
 
 
 def test_known_tokens():

@@ -76,6 +76,16 @@ class Group:
             _require_known(one, self.values, f"{self.name}: value")
         return tuple(value for value in self.values if value in given)
 
+    def statements(self, value: str | tuple[str, ...] | bool) -> tuple[str, ...]:
+        """Returns what a checked value says, named as bits are: "backpack", "upper_color=red".
+
+        An absence is named likewise, "upper_color=none", though it has no bit.
+        """
+        if isinstance(value, bool):
+            return (self.name,) if value else ()
+        values = (value,) if isinstance(value, str) else value
+        return tuple(f"{self.name}={one}" for one in values)
+
 
 @dataclasses.dataclass(frozen=True)
 class AttributeSchema:
@@ -135,20 +145,14 @@ class AttributeSchema:
         checked = self.validate(description)
         bits = np.zeros(self.size, np.uint8)
         for group in self.groups:
-            if group.name not in checked:
-                if group.kind == "exclusive" and group.absent is None:
-                    raise ValueError(
-                        f"schema {self.name}: {group.name} is missing; "
-                        f"expected one of {', '.join(group.values)}"
-                    )
-                continue
-            value = checked[group.name]
-            if group.kind == "flag":
-                bits[self._position[group.name]] = value
-            else:
-                for one in (value,) if isinstance(value, str) else value:
-                    if one != group.absent:
-                        bits[self._position[f"{group.name}={one}"]] = 1
+            if group.name in checked:
+                said = group.statements(checked[group.name])
+                bits[[self._position[bit] for bit in said if bit in self._position]] = 1
+            elif group.kind == "exclusive" and group.absent is None:
+                raise ValueError(
+                    f"schema {self.name}: {group.name} is missing; "
+                    f"expected one of {', '.join(group.values)}"
+                )
         return bits
 
     def decode(self, bits: Shaped[np.ndarray, "attributes"]) -> Description:

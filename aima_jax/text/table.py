@@ -33,7 +33,7 @@ def build_text_table(
     Raises ValueError where there are no categories, for bits that the schema does not have, and for
     a sentence of more than 77 tokens, start and end included.
     """
-    attributes = np.asarray(attributes, np.uint8)
+    attributes = np.asarray(attributes)
     if attributes.ndim != 2 or not len(attributes):
         raise ValueError(
             f"attributes have shape {attributes.shape}; expected one row of "
@@ -51,7 +51,7 @@ def build_text_table(
     return TextTable(
         tokens[:, :width],
         phrase_ids[:, :width],
-        attributes,
+        attributes.astype(np.uint8),
         tuple(sentence.text for sentence in sentences),
     )
 

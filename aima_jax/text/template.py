@@ -17,7 +17,7 @@ class Phrase(NamedTuple):
     """The words `text[start:end]` that say an attribute: a bit's name, of an absence the group's.
 
     They are the words that give the value, "long" of "long hair", "backpack" of "a backpack", or
-    "no hat". Articles, commas and all else around them belong to no phrase. [our decision]
+    "no hat". Articles, commas and all else around them belong to no phrase: our decision.
     """
 
     name: str
@@ -103,19 +103,15 @@ class PromptTemplate:
         """Returns the words for what holds, by group or bit, and those for what is absent."""
         held: dict[str, list[Piece]] = {}
         absences = []
-        for group, value in known.items():
-            if isinstance(value, bool):
-                answers = [group] if value else []
-            elif isinstance(value, str):
-                answers = [f"{group}={value}"]
-            else:
-                answers = [f"{group}={one}" for one in value]
-            said = [answer for answer in answers if answer in self._pieces]
-            for answer in said:
-                place = answer if answer in self._placed_alone else group
-                held.setdefault(place, []).append(self._pieces[answer])
-            if not said and group in self._wording.absences:
-                absences.append((self._wording.absences[group], group))
+        for group in self.schema.groups:
+            if group.name not in known:
+                continue
+            said = [name for name in group.statements(known[group.name]) if name in self._pieces]
+            for name in said:
+                place = name if name in self._placed_alone else group.name
+                held.setdefault(place, []).append(self._pieces[name])
+            if not said and group.name in self._wording.absences:
+                absences.append((self._wording.absences[group.name], group.name))
         return held, absences
 
 

@@ -64,11 +64,17 @@ def encode(text: str) -> list[int]:
     return ids
 
 
-class _Skeleton(dict):
-    """Stands for each non-ASCII letter an "a", for each digit a "0", for each other sign a "!".
+def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Returns the token of every symbol and the merges in order, for other tokenizers to load."""
+    _, ranks, tokens = _vocabulary()
+    return tokens | _SPECIAL, list(ranks)
 
-    Character by character, so that `_WORD_PATTERN` need not know Unicode's categories, which
-    Python's `re` lacks, and its matches are those in the text itself.
+
+class _Skeleton(dict):
+    """Maps a letter beyond ASCII to "a", a number to "0", a space to " ", any other sign to "!".
+
+    Python's `re` does not know Unicode's categories. On the skeleton of a text `_WORD_PATTERN`
+    needs none, and its matches lie where the words lie in the text.
     """
 
     def __missing__(self, code: int) -> str:
