@@ -235,7 +235,7 @@ def _made_ahead(
 
     Grain's threads each see one batch through; the work itself is done by those of the pool.
     """
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
     dataset = grain.MapDataset.range(steps.start, steps.stop).map(lambda step: load(step, pool))
     batches = iter(dataset.to_iter_dataset(options))
