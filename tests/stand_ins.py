@@ -1,4 +1,4 @@
-"""Raw datasets as their authors distribute them, with small pictures of noise in place of theirs."""
+"""Raw datasets as their authors distribute them, with small pictures of noise for theirs."""
 
 import gzip
 import io
@@ -15,9 +15,9 @@ from aima_jax.attributes import market1501, pa100k, peta
 _KINDS = 7  # a file may have 65,000 hard links, and neighbours should differ
 
 
-def picture(number: int, file_format: str = "JPEG", size: tuple[int, int] = (8, 16)) -> bytes:
+def picture(number: int, file_format: str = "JPEG") -> bytes:
     """A small picture, each number another."""
-    pixels = np.random.default_rng(number).integers(0, 256, (*size[::-1], 3), np.uint8)
+    pixels = np.random.default_rng(number).integers(0, 256, (16, 8, 3), np.uint8)
     data = io.BytesIO()
     PIL.Image.fromarray(pixels).save(data, file_format)
     return data.getvalue()

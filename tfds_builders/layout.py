@@ -1,5 +1,6 @@
 """Finds a dataset's files where the user unpacked them, and says clearly what is missing."""
 
+import os
 import pathlib
 from collections.abc import Collection, Sequence
 
@@ -21,16 +22,16 @@ def locate(
         instructions: what the user was told to do, for the message.
 
     Raises:
-        FileNotFoundError: no such folder is there.
+        FileNotFoundError: no such folder is there, or it is empty.
     """
     require_folder(manual_dir, instructions)
     for level in levels:
         for folder in folders:
-            if (manual_dir / level / folder).is_dir():
+            if _holds_pictures(manual_dir / level / folder):
                 return manual_dir / level, folder
     found = sorted(path.name for path in manual_dir.iterdir())
     raise FileNotFoundError(
-        f"{manual_dir}: no folder {' or '.join(folders)} here; found "
+        f"{manual_dir}: no folder {' or '.join(folders)} with pictures here; found "
         f"{_some(found)}.{_other_level(manual_dir, folders)} {instructions}"
     )
 
@@ -56,7 +57,7 @@ def find_file(candidates: Sequence[pathlib.Path], instructions: str) -> pathlib.
 
 def picture_names(folder: pathlib.Path) -> list[str]:
     """Returns the names of a folder's pictures, sorted; other files (Thumbs.db) do not count."""
-    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICTURES)
+    return sorted(name for name in os.listdir(folder) if name.lower().endswith(_PICTURES))
 
 
 def require_listed(listed: Collection[str], folder: pathlib.Path, label_file: pathlib.Path) -> None:
@@ -84,9 +85,13 @@ def _other_level(manual_dir: pathlib.Path, folders: Sequence[str]) -> str:
     above = manual_dir.resolve().parents[:2]
     below = (path for pattern in ("*", "*/*") for path in sorted(manual_dir.glob(pattern)))
     for place in (*above, *below):
-        if any((place / folder).is_dir() for folder in folders):
+        if any(_holds_pictures(place / folder) for folder in folders):
             return f" It seems to be in {place}: give that folder as manual_dir."
     return ""
+
+
+def _holds_pictures(folder: pathlib.Path) -> bool:
+    return folder.is_dir() and any(e.name.lower().endswith(_PICTURES) for e in os.scandir(folder))
 
 
 def _some(names: Sequence[str], shown: int = 5) -> str:

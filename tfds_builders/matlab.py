@@ -6,6 +6,7 @@ it believes it. The format is that of "MAT-File Format", MathWorks.
 
 import math
 import pathlib
+import struct
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,7 @@ Value = np.ndarray | str | list | dict
 
 _HEADER = 128
 _BYTE_ORDERS = {b"IM": "<", b"MI": ">"}
-_MAX_BYTES = 2**27  # seven times what the largest of the real files inflates to
+_MAX_BYTES = 2**27  # twenty times what the largest of the real files inflates to
 _MAX_DEPTH = 16
 
 _MATRIX, _COMPRESSED = 14, 15
@@ -62,12 +63,12 @@ def _inflate(content: memoryview) -> memoryview:
 
 def _elements(data: memoryview, order: str) -> Iterator[_Element]:
     """The elements that stand one after the other: their types and contents."""
-    integers = np.dtype(f"{order}u4")
+    tag = struct.Struct(f"{order}II")
     position = 0
     while position < len(data):
         if len(data) - position < 8:
             raise ValueError("it ends in the middle of an element")
-        kind, size = np.frombuffer(data, integers, 2, position).tolist()
+        kind, size = tag.unpack_from(data, position)
         start = position + 8
         position = start + size
         if kind >> 16:  # up to four bytes are stored in the place of the size
