@@ -239,10 +239,10 @@ def _chunked_value_and_gradient(
 
     def rows_of(chunk: Array, x: Array) -> Array:
         # Every `chunks`-th row, so that a batch split over devices occupies all of them with each
-        # chunk. Copies of the last row fill up.
-        fill = [(0, chunks * chunk_size - batch), *[(0, 0)] * (x.ndim - 1)]
-        x = jnp.pad(x, fill, mode="edge").reshape(chunk_size, chunks, *x.shape[1:])
-        return jax.lax.dynamic_index_in_dim(x, chunk, axis=1, keepdims=False)
+        # chunk. Copies of the first rows fill up.
+        filled = jnp.concatenate([x, x[: chunks * chunk_size - batch]])
+        by_chunk = filled.reshape(chunk_size, chunks, *x.shape[1:])
+        return jax.lax.dynamic_index_in_dim(by_chunk, chunk, axis=1, keepdims=False)
 
     def chunk_loss(by: tuple[Rows, Scalar], chunk: Array) -> Array:
         features, temperature = by
