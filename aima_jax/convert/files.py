@@ -1,0 +1,233 @@
+"""Checkpoint files: where they lie, and how their arrays are read one at a time."""
+
+import json
+import pathlib
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TORCH_NEEDED = (
+    "reading {path} needs PyTorch, which is not installed: pip install torch, or take a "
+    "safetensors file, which needs none"
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The arrays of a checkpoint, not read yet.
+
+    Attributes:
+        path: for messages.
+        shapes: by name.
+        read: gives one array.
+        config: what config.json beside it holds, if there is one.
+        metadata: of a safetensors file.
+    """
+
+    path: pathlib.Path
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    config: Mapping[str, Any] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_checkpoint(name_or_path: str | pathlib.Path, *, trust_weights: bool = False) -> Checkpoint:
+    """Opens a Hugging Face id, a folder in that layout, or a file.
+
+    Args:
+        name_or_path: as "openai/clip-vit-base-patch16"; or a folder with config.json and weights;
+            or a safetensors file, the index of several, or a file of PyTorch.
+        trust_weights: open TorchScript archives, which can run code.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no network to fetch it.
+        ValueError: the file is damaged, or cannot be read without trust or without PyTorch.
+    """
+    path = pathlib.Path(name_or_path).expanduser()
+    if not path.exists():
+        if not _is_hub_id(str(name_or_path)):
+            raise FileNotFoundError(
+                f"no weights at {name_or_path}: expected a Hugging Face id as "
+                "openai/clip-vit-base-patch16, a folder or a file"
+            )
+        path = _fetch(str(name_or_path))
+    elif path.is_dir():
+        path = _weights_in(path)
+    config = _read_json(path.parent / "config.json")
+    if path.name.endswith(".index.json"):
+        return _open_sharded(path, config)
+    return _open_file(path, config, trust_weights)
+
+
+def _is_hub_id(name: str) -> bool:
+    suffixes = (".safetensors", ".json", ".bin", ".pt", ".pth")
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)) and not name.endswith(suffixes)
+
+
+def _weights_in(folder: pathlib.Path) -> pathlib.Path:
+    for name in WEIGHTS:
+        if (folder / name).exists():
+            return folder / name
+    raise FileNotFoundError(f"no weights in {folder}: expected one of {', '.join(WEIGHTS)}")
+
+
+def _fetch(name: str) -> pathlib.Path:
+    """Brings a model of the Hugging Face hub into its cache and gives the path of its weights."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def fetch(file: str) -> pathlib.Path:
+        return pathlib.Path(huggingface_hub.hf_hub_download(name, file))
+
+    try:
+        fetch("config.json")
+        for file in WEIGHTS:
+            try:
+                path = fetch(file)
+            except errors.LocalEntryNotFoundError:
+                raise
+            except errors.EntryNotFoundError:
+                continue
+            if path.name.endswith(".index.json"):
+                for shard in sorted(set(_weight_map(path).values())):
+                    fetch(shard)
+            return path
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise FileNotFoundError(
+            f"{name} is not in the Hugging Face cache and could not be fetched ({error}). On a "
+            f"machine with network open https://huggingface.co/{name}/tree/main, put config.json "
+            "and model.safetensors (or pytorch_model.bin) into a folder here, and name that folder "
+            "instead"
+        ) from None
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(f"the Hugging Face hub has no {name} for you: {error}") from None
+    raise FileNotFoundError(
+        f"{name} on the Hugging Face hub has no weights: expected one of {', '.join(WEIGHTS)}"
+    )
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _weight_map(index: pathlib.Path) -> dict[str, str]:
+    content = _read_json(index)
+    if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):
+        raise ValueError(f'{index} is no index of weights: expected "weight_map" in it')
+    return content["weight_map"]
+
+
+def _open_sharded(index: pathlib.Path, config: Mapping[str, Any] | None) -> Checkpoint:
+    """Several files with one index that says which array lies where."""
+    weight_map = _weight_map(index)
+    files = {}
+    for name in sorted(set(weight_map.values())):
+        if not (index.parent / name).exists():
+            raise FileNotFoundError(f"{index} names {name}, which is not beside it")
+        files[name] = _open_file(index.parent / name, config, trust_weights=False)
+    listed = {(key, name) for key, name in weight_map.items()}
+    held = {(key, name) for name, file in files.items() for key in file.shapes}
+    if listed != held:
+        wrong = ", ".join(sorted(f"{key} in {name}" for key, name in listed ^ held))
+        raise ValueError(f"{index} and its files do not hold the same arrays: {wrong}")
+    return Checkpoint(
+        index,
+        {key: files[name].shapes[key] for key, name in weight_map.items()},
+        lambda key: files[weight_map[key]].read(key),
+        config,
+    )
+
+
+def _open_file(
+    path: pathlib.Path, config: Mapping[str, Any] | None, trust_weights: bool
+) -> Checkpoint:
+    if path.suffix == ".safetensors":
+        return _open_safetensors(path, config)
+    return _open_torch(path, config, trust_weights)
+
+
+def _open_safetensors(path: pathlib.Path, config: Mapping[str, Any] | None) -> Checkpoint:
+    """Maps a file into memory; each array is read when it is asked for."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file = safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated or damaged ({error}): fetch or copy it again"
+        ) from None
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return Checkpoint(path, shapes, file.get_tensor, config, file.metadata() or {})
+
+
+def _open_torch(
+    path: pathlib.Path, config: Mapping[str, Any] | None, trust_weights: bool
+) -> Checkpoint:
+    """Reads a state dict, or a TorchScript archive where it is trusted."""
+    script = _is_torchscript(path)
+    if script and not trust_weights:
+        raise ValueError(
+            f"{path} is a TorchScript archive, which can run code: pass trust_weights=True "
+            "(--trust-weights) if you know where it is from"
+        )
+    try:
+        import torch
+    except ImportError:
+        raise ValueError(TORCH_NEEDED.format(path=path)) from None
+    try:
+        if script:
+            state = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            mapped = zipfile.is_zipfile(path)  # files older than PyTorch 1.6 are no archives
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is damaged, or holds more than weights, which could run code: save its state "
+            f"dict alone ({str(error).splitlines()[0]})"
+        ) from None
+    except (RuntimeError, EOFError, OSError, KeyError) as error:
+        raise ValueError(
+            f"{path} is truncated or damaged ({str(error).splitlines()[0]}): fetch or copy it again"
+        ) from None
+    state = _state_dict(path, state)
+
+    def read(name: str) -> np.ndarray:
+        tensor = state[name]
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+    return Checkpoint(path, {name: tuple(x.shape) for name, x in state.items()}, read, config)
+
+
+def _is_torchscript(path: pathlib.Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(re.match(r"[^/]+/(code/|constants\.pkl$)", name) for name in archive.namelist())
+
+
+def _state_dict(path: pathlib.Path, content: Any) -> dict[str, Any]:
+    """Takes the weights out of what training code saved around them."""
+    for wrapping in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
+            content = content[wrapping]
+    if not isinstance(content, Mapping) or not all(hasattr(x, "shape") for x in content.values()):
+        raise ValueError(f"{path} holds no state dict, a table of arrays by name")
+    if content and all(name.startswith("module.") for name in content):  # DistributedDataParallel
+        content = {name.removeprefix("module."): x for name, x in content.items()}
+    return dict(content)

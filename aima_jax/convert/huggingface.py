@@ -1,0 +1,142 @@
+"""Folders that `transformers.CLIPModel.from_pretrained` loads."""
+
+import json
+import math
+import pathlib
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from aima_jax import pixels
+from aima_jax.convert.mapping import entries_of
+from aima_jax.convert.tables import HUGGING_FACE
+from aima_jax.models import CLIP, END_OF_TEXT, CLIPConfig, ViTConfig
+from aima_jax.parameters import flatten
+from aima_jax.text import tokenizer
+
+
+def save_clip(clip: CLIP, folder: str | pathlib.Path, *, temperature: float = 0.01) -> None:
+    """Writes a CLIP as transformers reads it: config, weights, tokenizer and preprocessor.
+
+    Args:
+        clip: a vision transformer on square images whose patches neither overlap nor leave gaps.
+        folder: made if need be; files of the same names are replaced.
+        temperature: of the similarities; transformers stores the logarithm of its inverse.
+
+    Raises:
+        ValueError: transformers cannot express the model.
+    """
+    from safetensors.numpy import save_file
+
+    config = clip.config
+    _check_expressible(config)
+    params = flatten(clip)
+    arrays = {
+        entry.theirs: entry.join([np.asarray(params[name]) for name in entry.ours])
+        for entry in entries_of(params, HUGGING_FACE)
+    }
+    arrays["logit_scale"] = np.float32(-math.log(temperature)).reshape(())
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        unfinished = pathlib.Path(name)
+        for file, content in _texts(config).items():
+            (unfinished / file).write_text(content, encoding="utf-8")
+        save_file(arrays, unfinished / "model.safetensors", {"format": "pt"})
+        for file in unfinished.iterdir():
+            file.replace(folder / file.name)
+
+
+def _check_expressible(config: CLIPConfig) -> None:
+    vision, (height, width) = config.vision, config.image_size
+    if not isinstance(vision, ViTConfig):
+        problem = "a ResNet as image tower"
+    elif height != width:
+        problem = f"images of {height} × {width} pixels, which are no squares"
+    elif vision.patch_stride != vision.patch_size:
+        problem = f"patches of {vision.patch_size} pixels at a stride of {vision.patch_stride}"
+    else:
+        return
+    raise ValueError(
+        f"transformers' CLIP cannot express {problem}; save_aima (python -m aima_jax.convert aima) "
+        "writes any model to one file"
+    )
+
+
+def _texts(config: CLIPConfig) -> dict[str, str]:
+    """The files beside the weights."""
+    _, ranks, tokens = tokenizer._vocabulary()
+    vocabulary = tokens | tokenizer._SPECIAL
+    merges = ["#version: 0.2", *(" ".join(pair) for pair in ranks)]
+    contents = {
+        "config.json": _model_config(config),
+        "preprocessor_config.json": _preprocessor(config),
+        "tokenizer_config.json": {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": config.text.context_length,
+            "bos_token": "<|startoftext|>",
+            "eos_token": "<|endoftext|>",
+            "unk_token": "<|endoftext|>",
+            "pad_token": "<|endoftext|>",
+        },
+        "vocab.json": vocabulary,
+    }
+    texts = {name: json.dumps(content, indent=2) for name, content in contents.items()}
+    return texts | {"merges.txt": "\n".join(merges) + "\n"}
+
+
+def _model_config(config: CLIPConfig) -> dict[str, Any]:
+    def tower(kind: str) -> dict[str, Any]:
+        shape = getattr(config, kind)
+        return {
+            "model_type": f"clip_{kind}_model",
+            "hidden_size": shape.width,
+            "intermediate_size": shape.mlp_width,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "hidden_act": config.activation,
+            "layer_norm_eps": 1e-5,
+            "projection_dim": config.dim,
+        }
+
+    return {
+        "model_type": "clip",
+        "architectures": ["CLIPModel"],
+        "dtype": "float32",
+        "projection_dim": config.dim,
+        "text_config": tower("text")
+        | {
+            "vocab_size": config.text.vocabulary,
+            "max_position_embeddings": config.text.context_length,
+            "bos_token_id": tokenizer.START_TOKEN,
+            "eos_token_id": END_OF_TEXT,
+            "pad_token_id": END_OF_TEXT,
+        },
+        "vision_config": tower("vision")
+        | {
+            "image_size": config.image_size[0],
+            "patch_size": config.vision.patch_size,
+            "num_channels": 3,
+        },
+    }
+
+
+def _preprocessor(config: CLIPConfig) -> dict[str, Any]:
+    """Resizes to a square without cropping, as this project shows pictures to the model."""
+    height, width = config.image_size
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": height, "width": width},
+        "resample": 3,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [round(float(x), 8) for x in pixels.MEAN],
+        "image_std": [round(float(x), 8) for x in pixels.STD],
+    }

@@ -1,0 +1,165 @@
+"""Which array of ours is which of another layout's, in tables of patterns that work both ways."""
+
+from dataclasses import dataclass
+
+# How an array of theirs becomes ours: a permutation of its axes.
+SAME = None
+TRANSPOSED = (1, 0)  # PyTorch's Linear is [outputs, inputs]
+CONVOLUTION = (2, 3, 1, 0)  # PyTorch's is [outputs, inputs, rows, columns]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One array of theirs, and ours, with `*` for a number; several of ours lie in it in order.
+
+    Several arrays of ours follow one another along the first axis of theirs.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    axes: tuple[int, ...] | None = SAME
+
+
+def _norm(theirs: str, ours: str) -> list[Row]:
+    return [Row(f"{theirs}.weight", (f"{ours}.scale",)), Row(f"{theirs}.bias", (f"{ours}.bias",))]
+
+
+def _linear(theirs: str, ours: str) -> list[Row]:
+    return [
+        Row(f"{theirs}.weight", (f"{ours}.kernel",), TRANSPOSED),
+        Row(f"{theirs}.bias", (f"{ours}.bias",)),
+    ]
+
+
+def _multihead_attention(theirs: str, ours: str) -> list[Row]:
+    """`torch.nn.MultiheadAttention`, which keeps its three projections in one array."""
+    parts = [f"{ours}.{part}" for part in ("query", "key", "value")]
+    return [
+        Row(f"{theirs}.in_proj_weight", tuple(f"{part}.kernel" for part in parts), TRANSPOSED),
+        Row(f"{theirs}.in_proj_bias", tuple(f"{part}.bias" for part in parts)),
+        *_linear(f"{theirs}.out_proj", f"{ours}.out"),
+    ]
+
+
+def _hugging_face_blocks(theirs: str, ours: str) -> list[Row]:
+    return [
+        *_norm(f"{theirs}.layer_norm1", f"{ours}.attention_norm"),
+        *_linear(f"{theirs}.self_attn.q_proj", f"{ours}.attention.query"),
+        *_linear(f"{theirs}.self_attn.k_proj", f"{ours}.attention.key"),
+        *_linear(f"{theirs}.self_attn.v_proj", f"{ours}.attention.value"),
+        *_linear(f"{theirs}.self_attn.out_proj", f"{ours}.attention.out"),
+        *_norm(f"{theirs}.layer_norm2", f"{ours}.mlp_norm"),
+        *_linear(f"{theirs}.mlp.fc1", f"{ours}.mlp.up"),
+        *_linear(f"{theirs}.mlp.fc2", f"{ours}.mlp.down"),
+    ]
+
+
+def _openai_blocks(theirs: str, ours: str) -> list[Row]:
+    return [
+        *_norm(f"{theirs}.ln_1", f"{ours}.attention_norm"),
+        *_multihead_attention(f"{theirs}.attn", f"{ours}.attention"),
+        *_norm(f"{theirs}.ln_2", f"{ours}.mlp_norm"),
+        *_linear(f"{theirs}.mlp.c_fc", f"{ours}.mlp.up"),
+        *_linear(f"{theirs}.mlp.c_proj", f"{ours}.mlp.down"),
+    ]
+
+
+def _conv_norm(theirs: str, number: str, ours: str) -> list[Row]:
+    """A convolution and the batch normalisation of the same number."""
+    return [
+        Row(f"{theirs}conv{number}.weight", (f"{ours}.kernel",), CONVOLUTION),
+        *_batch_norm(f"{theirs}bn{number}", ours),
+    ]
+
+
+def _batch_norm(theirs: str, ours: str) -> list[Row]:
+    return [
+        *_norm(theirs, ours),
+        Row(f"{theirs}.running_mean", (f"{ours}.mean",)),
+        Row(f"{theirs}.running_var", (f"{ours}.variance",)),
+    ]
+
+
+def _bottlenecks(theirs: str, ours: str) -> list[Row]:
+    rows = [row for n in "123" for row in _conv_norm(f"{theirs}.", n, f"{ours}.conv{n}")]
+    shortcut = f"{ours}.shortcut"
+    rows.append(Row(f"{theirs}.downsample.0.weight", (f"{shortcut}.kernel",), CONVOLUTION))
+    return rows + _batch_norm(f"{theirs}.downsample.1", shortcut)
+
+
+HUGGING_FACE = (
+    Row("vision_model.embeddings.class_embedding", ("vision.class_embedding",)),
+    Row(
+        "vision_model.embeddings.patch_embedding.weight",
+        ("vision.patch_embedding.kernel",),
+        CONVOLUTION,
+    ),
+    Row("vision_model.embeddings.position_embedding.weight", ("vision.position_embedding",)),
+    *_norm("vision_model.pre_layrnorm", "vision.pre_norm"),
+    *_hugging_face_blocks("vision_model.encoder.layers.*", "vision.blocks.*"),
+    *_norm("vision_model.post_layernorm", "vision.post_norm"),
+    Row("visual_projection.weight", ("vision.projection.kernel",), TRANSPOSED),
+    Row("text_model.embeddings.token_embedding.weight", ("text.token_embedding",)),
+    Row("text_model.embeddings.position_embedding.weight", ("text.position_embedding",)),
+    *_hugging_face_blocks("text_model.encoder.layers.*", "text.blocks.*"),
+    *_norm("text_model.final_layer_norm", "text.final_norm"),
+    Row("text_projection.weight", ("text.projection.kernel",), TRANSPOSED),
+)
+
+OPENAI = (
+    Row("visual.class_embedding", ("vision.class_embedding",)),
+    Row("visual.conv1.weight", ("vision.patch_embedding.kernel",), CONVOLUTION),
+    Row("visual.positional_embedding", ("vision.position_embedding",)),
+    *_norm("visual.ln_pre", "vision.pre_norm"),
+    *_openai_blocks("visual.transformer.resblocks.*", "vision.blocks.*"),
+    *_norm("visual.ln_post", "vision.post_norm"),
+    Row("visual.proj", ("vision.projection.kernel",)),
+    Row("token_embedding.weight", ("text.token_embedding",)),
+    Row("positional_embedding", ("text.position_embedding",)),
+    *_openai_blocks("transformer.resblocks.*", "text.blocks.*"),
+    *_norm("ln_final", "text.final_norm"),
+    Row("text_projection", ("text.projection.kernel",)),
+)
+
+_IMAGE_TOWER = "visual."
+
+OPENAI_RESNET = (
+    *(row for n in "123" for row in _conv_norm("visual.", n, f"vision.conv{n}")),
+    *(row for n in "1234" for row in _bottlenecks(f"visual.layer{n}.*", f"vision.layer{n}.*")),
+    Row("visual.attnpool.positional_embedding", ("vision.attention_pool.position_embedding",)),
+    *_linear("visual.attnpool.q_proj", "vision.attention_pool.query"),
+    *_linear("visual.attnpool.k_proj", "vision.attention_pool.key"),
+    *_linear("visual.attnpool.v_proj", "vision.attention_pool.value"),
+    *_linear("visual.attnpool.c_proj", "vision.attention_pool.out"),
+    *(row for row in OPENAI if not row.theirs.startswith(_IMAGE_TOWER)),
+)
+
+_IRRA_FUSION = (
+    *_norm("ln_pre_t", "fusion.text_norm"),
+    *_norm("ln_pre_i", "fusion.image_norm"),
+    *_multihead_attention("cross_attn", "fusion.cross_attention"),
+    *_openai_blocks("cross_modal_transformer.resblocks.*", "fusion.blocks.*"),
+    *_norm("ln_post", "fusion.final_norm"),
+    *_linear("mlm_head.dense", "map_head.dense"),
+    *_norm("mlm_head.ln", "map_head.norm"),
+    *_linear("mlm_head.fc", "map_head.output"),
+    *_linear("classifier", "classifier"),
+)
+
+
+def irra(clip: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The table of IRRA's checkpoints, whose CLIP has the names of one of OpenAI's tables."""
+    inner = (
+        Row(f"base_model.{row.theirs}", tuple(f"clip.{name}" for name in row.ours), row.axes)
+        for row in clip
+    )
+    return (*inner, *_IRRA_FUSION)
+
+
+# Keys that are not weights, or not used here, and why they may be left where they are.
+HARMLESS = {
+    r"(base_model\.)?logit_scale": "the temperature belongs to the losses",
+    r"(text_model|vision_model)\.embeddings\.position_ids": "the numbers 0, 1, 2 and so on",
+    r"(base_model\.)?(input_resolution|context_length|vocab_size)": "sizes in OpenAI's archives",
+    r"(base_model\.)?visual\..*\.num_batches_tracked": "a counter of the batch normalisation",
+}
