@@ -1,0 +1,97 @@
+"""The three published protocols: what each takes out of the gallery, and how it averages.
+
+All three ask one query per person category of the test split; an image is relevant to the query of
+its own category and to no other. What a protocol removes is removed from the gallery of the
+image's own query only, so one flag for each image says it all.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from jaxtyping import Bool, Int, Shaped
+
+# The average precision of each protocol, as `metrics.query_metrics` names it.
+AVERAGE_PRECISION = {"standard": "mean", "sal": "mean", "asmr": "trapezoidal"}
+
+_MARKET = "market1501_attribute"
+_WITHOUT_CAMERAS = ("peta", "pa100k", "synthetic_pedestrians")
+
+
+@dataclasses.dataclass(frozen=True)
+class GalleryLabels:
+    """What the records of a test split say, in the order of the gallery's features.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+
+    category: Int[np.ndarray, "gallery"]
+    identity: Int[np.ndarray, "gallery"]
+    camera: Int[np.ndarray, "gallery"]
+    filename: Shaped[np.ndarray, "gallery"]
+
+    def __post_init__(self):
+        lengths = {field.name: len(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the labels of a gallery must have one length, they have {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.category)
+
+
+def removed_images(
+    protocol: str, labels: GalleryLabels, dataset: str
+) -> Bool[np.ndarray, "gallery"]:
+    """Which images a protocol takes out of the gallery of their own category's query.
+
+    `standard` (IRRA's code) and `asmr` take out none. `sal` (SAL's code) takes out the images of
+    the category that share identity and camera with its representative; on datasets without
+    cameras the representative alone.
+
+    Args:
+        protocol: "standard", "sal" or "asmr".
+        labels: of the test split.
+        dataset: a dataset's name, with or without its variant ("peta/random1").
+
+    Raises:
+        ValueError: no such protocol, or `sal` is not defined on this dataset.
+    """
+    if protocol not in AVERAGE_PRECISION:
+        raise ValueError(f"no protocol {protocol!r}: there are {', '.join(AVERAGE_PRECISION)}")
+    removed = np.zeros(len(labels), dtype=bool)
+    if protocol != "sal":
+        return removed
+    categories, category = np.unique(labels.category, return_inverse=True)
+    representative = _representatives(categories, labels, dataset)
+    if dataset.split("/")[0] == _MARKET:
+        like = representative[category]
+        return (labels.identity == labels.identity[like]) & (labels.camera == labels.camera[like])
+    removed[representative] = True
+    return removed
+
+
+def _representatives(
+    categories: Int[np.ndarray, "category"], labels: GalleryLabels, dataset: str
+) -> Int[np.ndarray, "category"]:
+    """The index of each category's first image by file name; on Market-1501 in `query` alone.
+
+    SAL's code takes whatever comes first in the directory, which is undefined; the file name is
+    our decision.
+    """
+    order = np.argsort(labels.filename, kind="stable")
+    name = dataset.split("/")[0]
+    if name == _MARKET:
+        folder = (pathlib.PurePosixPath(path).parent.name for path in labels.filename[order])
+        order = order[np.fromiter((part == "query" for part in folder), bool, len(order))]
+    elif name not in _WITHOUT_CAMERAS:
+        known = ", ".join((_MARKET, *_WITHOUT_CAMERAS))
+        raise ValueError(f"protocol 'sal' is defined on {known}, not on {dataset!r}")
+    represented, first = np.unique(labels.category[order], return_index=True)
+    missing = np.setdiff1d(categories, represented)
+    if missing.size:
+        raise ValueError(
+            f"protocol 'sal' on {dataset!r} needs an image of every category in the folder query/: "
+            f"categories {missing[:5].tolist()} have none; is the dataset complete?"
+        )
+    return order[first]
