@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aima_jax.evaluation.report import draw_ranking, write_report
+from aima_jax.evaluation.report import Ranking, draw_ranking, write_report
 
 GREEN, RED, GRAY = (26, 143, 74), (208, 59, 59), (154, 161, 169)
 BLUE = (0, 0, 200)
@@ -22,7 +22,8 @@ def count(image, color):
 
 def ranking(sentence="A woman wears a red top.", images=10):
     correct = [place % 3 == 0 for place in range(images)]
-    return sentence, [picture()] * images, correct, np.linspace(0.9, -0.1, images)
+    scores = np.linspace(0.9, -0.1, images)
+    return Ranking(sentence, np.stack([picture()] * images), correct, scores)
 
 
 def write_metrics(path, rows):
@@ -98,7 +99,7 @@ def test_report_has_curves_and_rankings(tmp_path):
     write_report(tmp_path / "report", metrics_path=metrics, rankings=[ranking()] * 12)
     assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["curves.png", "rankings.png"]
     with Image.open(tmp_path / "report" / "rankings.png") as page:
-        one = draw_ranking(*ranking()[:2], correct=ranking()[2], scores=ranking()[3])
+        one = draw_ranking(**ranking()._asdict())
         assert page.height > 12 * one.height
         assert count(page, GREEN) == pytest.approx(12 * count(one, GREEN), rel=0.02)
 

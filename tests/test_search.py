@@ -19,7 +19,7 @@ from aima_jax.data.decode import MAX_PIXELS, decode
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
 from aima_jax.parameters import flatten
 from aima_jax.pixels import normalize
-from aima_jax.search import Gallery, PersonSearch, index_folder
+from aima_jax.search import IndexedFolder, PersonSearch, index_folder
 from aima_jax.search.__main__ import main
 from aima_jax.text import tokenize
 from aima_jax.training.saving import Saver
@@ -209,7 +209,7 @@ def test_a_wrong_query_gets_a_message_for_people(search, query, message):
         (np.zeros((0, 64), np.float32), 10, "one image or more"),
         (np.zeros((4, 63), np.float32), 10, "images, 64"),
         (np.zeros(64, np.float32), 10, "images, 64"),
-        (np.eye(64, dtype=np.float32), 0, "k=0"),
+        (np.eye(64, dtype=np.float32), 0, "k must be at least 1"),
     ],
 )
 def test_wrong_features_get_a_message_for_people(search, features, k, message):
@@ -235,7 +235,12 @@ def test_wrong_pictures_are_named(search, tmp_path):
             search.encode_images([picture(0), tmp_path / name])
     with pytest.raises(FileNotFoundError, match=r"missing\.png"):
         search.encode_images([tmp_path / "missing.png"])
-    for wrong in (np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), None, 3):
+    for wrong in (
+        np.zeros((8, 8, 3)),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        None,
+    ):
         with pytest.raises(ValueError, match=r"image 1 .*expected"):
             search.encode_images([picture(0), wrong])
 
@@ -297,7 +302,7 @@ def test_an_index_saves_the_work_for_pictures_that_have_not_changed(
     np.testing.assert_allclose(
         third.features, search.encode_images([folder / name for name in third.names]), atol=1e-6
     )
-    kept = Gallery.read(index)
+    kept = IndexedFolder.read(index)
     assert np.array_equal(kept.features, third.features)
     assert kept.names.tolist() == third.names.tolist()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.features", "pictures"]
@@ -310,7 +315,7 @@ def test_an_index_of_another_model_is_made_anew(search, folder, tmp_path, model)
     gallery, _ = index_folder(other, folder, index=tmp_path / "index.npz")
     expected = other.encode_images([folder / name for name in gallery.names])
     np.testing.assert_allclose(gallery.features, expected, atol=1e-6)
-    assert Gallery.read(tmp_path / "index.npz").model == gallery.model
+    assert IndexedFolder.read(tmp_path / "index.npz").model == gallery.model
 
 
 def test_what_was_encoded_before_an_interruption_is_kept(search, folder, tmp_path, monkeypatch):
@@ -325,7 +330,7 @@ def test_what_was_encoded_before_an_interruption_is_kept(search, folder, tmp_pat
     monkeypatch.setattr(search, "encode_pixels", interrupted)
     with pytest.raises(KeyboardInterrupt):
         index_folder(search, folder, index=tmp_path / "index.npz")
-    assert Gallery.read(tmp_path / "index.npz").names.tolist() == ["a.jpg", "b.png", "c.JPG"]
+    assert IndexedFolder.read(tmp_path / "index.npz").names.tolist() == ["a.jpg", "b.png", "c.JPG"]
 
 
 def test_a_file_that_is_no_index_is_refused_and_left_alone(search, folder, tmp_path):
@@ -383,7 +388,8 @@ def test_the_command_line_prints_and_draws_what_it_found(workdir, folder, tmp_pa
         ({"--images": "unreadable"}, "no readable picture"),
         ({"--workdir": "missing"}, "no sound checkpoint"),
         ({"--k": "0"}, "1 or more"),
-        ({"--out": "missing/ranking.png"}, "missing"),
+        ({"--out": "missing/ranking.png"}, "no folder missing"),
+        ({"--index": "missing/index.npz"}, "no folder missing"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(

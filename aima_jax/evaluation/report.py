@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -14,8 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 from aima_jax.data.decode import resize
 
 Picture = Image.Image | UInt8[np.ndarray, "height width 3"]
-# A sentence, its images, which of them are correct, and their scores: see `draw_ranking`.
-Ranking = tuple[str, Sequence[Picture], Sequence[bool] | None, Sequence[float]]
 
 _GREEN, _RED, _GRAY = "#1a8f4a", "#d03b3b", "#9aa1a9"
 _INK, _PALE_INK = "#1d2126", "#5c646d"
@@ -48,6 +46,15 @@ _SCORES = {
 }
 _LINE = _SCORES["val/R1"][1]
 _SMOOTHED_POINTS = 30  # a curve with more points also gets a running mean
+
+
+class Ranking(NamedTuple):
+    """A sentence and the images that it ranks first: the arguments of `draw_ranking`."""
+
+    sentence: str
+    images: Sequence[Picture]
+    correct: Sequence[bool] | None
+    scores: Sequence[float]
 
 
 def write_report(
@@ -103,7 +110,7 @@ def draw_ranking(
         ValueError: there are no images, or the numbers of images, flags and scores differ.
     """
     counts = {len(images), len(scores)} | ({len(correct)} if correct is not None else set())
-    if len(counts) > 1 or not images:
+    if len(counts) > 1 or not len(images):
         raise ValueError(
             f"{len(images)} images, {len(scores)} scores and "
             f"{'no' if correct is None else len(correct)} flags; expected one each, and any"
@@ -114,7 +121,8 @@ def draw_ranking(
     columns = min(len(tiles), _TILES_A_ROW)
     text_width = max(_MIN_TEXT_WIDTH, columns * (width + _GAP) - _GAP)
 
-    lines = _wrap(sentence, _font(_SENTENCE_SIZE), text_width)
+    font, caption_font = _font(_SENTENCE_SIZE), _font(_CAPTION_SIZE)
+    lines = _wrap(sentence, font, text_width)
     line_height = round(1.35 * _SENTENCE_SIZE)
     row_height = height + round(2.2 * _CAPTION_SIZE)
     top = _MARGIN + len(lines) * line_height + _GAP
@@ -122,7 +130,7 @@ def draw_ranking(
     canvas = Image.new("RGB", (text_width + 2 * _MARGIN, top + rows * row_height), "white")
     pen = ImageDraw.Draw(canvas)
     for row, line in enumerate(lines):
-        pen.text((_MARGIN, _MARGIN + row * line_height), line, _INK, _font(_SENTENCE_SIZE))
+        pen.text((_MARGIN, _MARGIN + row * line_height), line, _INK, font)
     for place, (tile, score) in enumerate(zip(tiles, scores, strict=True)):
         flag = None if correct is None else bool(correct[place])
         row, column = divmod(place, columns)
@@ -132,9 +140,9 @@ def draw_ranking(
         inside = (x + _FRAME, y + _FRAME, x + width - _FRAME - 1, y + height - _FRAME - 1)
         pen.rectangle(inside, "#eceef0")
         canvas.paste(tile, (x + (width - tile.width) // 2, y + (height - tile.height) // 2))
-        caption = (y + height + _CAPTION_SIZE // 3, _font(_CAPTION_SIZE))
-        pen.text((x, caption[0]), f"{place + 1}{mark}", color if mark else _PALE_INK, caption[1])
-        pen.text((x + width, caption[0]), f"{score:.2f}", _PALE_INK, caption[1], anchor="ra")
+        below = y + height + _CAPTION_SIZE // 3
+        pen.text((x, below), f"{place + 1}{mark}", color if mark else _PALE_INK, caption_font)
+        pen.text((x + width, below), f"{score:.2f}", _PALE_INK, caption_font, anchor="ra")
     return canvas
 
 

@@ -36,6 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _search(options: argparse.Namespace) -> None:
     if options.k < 1:
         raise ValueError(f"--k={options.k}; expected 1 or more")
+    for name in ("out", "index"):
+        file = getattr(options, name)
+        if file and not file.parent.is_dir():
+            raise FileNotFoundError(f"--{name}={file}: there is no folder {file.parent}")
     search = PersonSearch.load(options.workdir)
     sentence = search.sentence(options.query)
     feature = search.encode_text([sentence])[0]  # before the pictures: a wrong query ends it here

@@ -18,7 +18,7 @@ SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 @dataclasses.dataclass(frozen=True)
-class Gallery:
+class IndexedFolder:
     """Features of the pictures of a folder, in the order of their names.
 
     Attributes:
@@ -34,7 +34,7 @@ class Gallery:
     features: Float[np.ndarray, "gallery dim"]
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> "Gallery":
+    def read(cls, path: str | os.PathLike[str]) -> "IndexedFolder":
         """Reads a file that `write` wrote.
 
         Raises:
@@ -77,7 +77,7 @@ def index_folder(
     folder: str | os.PathLike[str],
     *,
     index: str | os.PathLike[str] | None = None,
-) -> tuple[Gallery, list[str]]:
+) -> tuple[IndexedFolder, list[str]]:
     """Encodes every picture in a folder and the folders in it, with a progress bar on a terminal.
 
     Args:
@@ -98,11 +98,8 @@ def index_folder(
         raise FileNotFoundError(f"no folder {folder}; expected one with pictures in it")
     model = hashlib.sha256((search.checkpoint / MANIFEST).read_bytes()).hexdigest()
     stamps = _stamps(folder)
-    features = {}
-    before = Gallery.read(index) if index is not None and pathlib.Path(index).exists() else None
-    if before is not None and before.model == model:
-        rows = zip(before.names.tolist(), before.stamps.tolist(), before.features, strict=True)
-        features = {name: row for name, stamp, row in rows if stamps.get(name) == tuple(stamp)}
+    known = _known(index, model)
+    features = {name: row for name, (stamp, row) in known.items() if stamps.get(name) == stamp}
     new = [name for name in stamps if name not in features]
     readable, problems = [], []
 
@@ -113,8 +110,8 @@ def index_folder(
             return error
 
     def pixels() -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-        read_all = zip(new, in_threads(read, new), strict=True)
-        for name, result in tqdm(read_all, total=len(new), unit="image", disable=None):
+        results = zip(new, in_threads(read, new), strict=True)
+        for name, result in tqdm(results, total=len(new), unit="image", disable=None):
             if isinstance(result, Exception):
                 problems.append(str(result))
             else:
@@ -126,19 +123,17 @@ def index_folder(
             features[readable[done]] = row
     finally:
         names = [name for name in stamps if name in features]
-        gallery = Gallery(
-            model=model,
-            names=np.array(names, np.str_),
-            stamps=np.array([stamps[name] for name in names], np.int64).reshape(-1, 2),
-            features=np.array([features[name] for name in names], np.float32).reshape(
-                -1, search.dim
-            ),
+        indexed = IndexedFolder(
+            model,
+            np.array(names, np.str_),
+            np.array([stamps[name] for name in names], np.int64).reshape(-1, 2),
+            np.array([features[name] for name in names], np.float32).reshape(-1, search.dim),
         )
-        if index is not None and (readable or before is None or len(names) != len(before.names)):
-            gallery.write(index)
+        if index is not None and (readable or len(names) != len(known)):
+            indexed.write(index)
     if not names:
         raise ValueError(f"no readable picture in {folder}" + "".join(f"\n  {p}" for p in problems))
-    return gallery, problems
+    return indexed, problems
 
 
 def _stamps(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
@@ -148,3 +143,17 @@ def _stamps(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
     if not stats:
         raise ValueError(f"no picture in {folder}; expected files with {', '.join(SUFFIXES)}")
     return {name: (stats[name].st_size, stats[name].st_mtime_ns) for name in sorted(stats)}
+
+
+def _known(
+    index: str | os.PathLike[str] | None, model: str
+) -> dict[str, tuple[tuple[int, int], Float[np.ndarray, "dim"]]]:
+    """Stamp and features of each picture that an index has from a model."""
+    if index is None or not pathlib.Path(index).exists():
+        return {}
+    indexed = IndexedFolder.read(index)
+    if indexed.model != model:
+        return {}
+    stamps = map(tuple, indexed.stamps.tolist())
+    pairs = zip(stamps, indexed.features, strict=True)
+    return dict(zip(indexed.names.tolist(), pairs, strict=True))

@@ -107,15 +107,13 @@ class PersonSearch:
         Raises:
             ValueError: the query is not of the schema, or a shape or `k` is not as expected.
         """
-        features = np.asarray(image_features)
-        if features.ndim != 2 or features.shape[1] != self.dim or not len(features):
+        shape = np.shape(image_features)
+        if len(shape) != 2 or shape[0] == 0 or shape[1] != self.dim:
             raise ValueError(
-                f"image_features has the shape {list(features.shape)}; expected "
-                f"[images, {self.dim}], as encode_images returns it, of one image or more"
+                f"image_features has the shape {list(shape)}; expected [images, {self.dim}], as "
+                "encode_images returns it, of one image or more"
             )
-        if k < 1:
-            raise ValueError(f"k={k}; expected 1 or more")
-        similarity, index = top_k(self._feature(query)[None], features, min(k, len(features)))
+        similarity, index = top_k(self._feature(query)[None], np.asarray(image_features), k)
         return [(int(i), float(s)) for i, s in zip(index[0], similarity[0], strict=True)]
 
     def show(self, query: Query, images: Sequence[Picture], k: int = 10) -> Image.Image:

@@ -29,10 +29,10 @@ def open_picture(picture: Picture, *, name: str = "the picture") -> Image.Image:
         ValueError: it is no picture, is damaged, or has more than `MAX_PIXELS` pixels; names it.
     """
     if isinstance(picture, np.ndarray):
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        shape, dtype = picture.shape, picture.dtype
+        if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or not picture.size:
             raise ValueError(
-                f"{name} is an array {picture.dtype}{list(picture.shape)}; "
-                "expected uint8[height, width, 3]"
+                f"{name} is an array {dtype}{list(shape)}; expected uint8[height, width, 3]"
             )
         return Image.fromarray(picture)
     if isinstance(picture, Image.Image):
