@@ -50,13 +50,15 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / MANIFEST
     advice = f"delete {folder} and prepare the dataset again"
     try:
-        manifest = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        manifest = json.loads(text)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: {advice}") from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): {advice}") from error
     content = dict(manifest) if isinstance(manifest, dict) else {}
-    if content.pop("sha256", None) != _digest(content):
+    # The checksum does not see whether the last line is whole.
+    if content.pop("sha256", None) != _digest(content) or not text.endswith(b"\n"):
         raise ValueError(f"{path} has changed since it was written: {advice}")
     return manifest
 

@@ -1,0 +1,344 @@
+"""Preparing is atomic, notices every damage afterwards, and survives what interrupts it."""
+
+import errno
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stand_ins import folder_contents, picture, small_pa100k, small_peta
+
+from aima_jax.attributes import AttributeSchema, pa100k_schema
+from tfds_builders import prepared
+from tfds_builders.pictures import check_picture, in_threads
+from tfds_builders.prepare import check, find, main, prepare
+
+PREPARE = (sys.executable, "-m", "tfds_builders.prepare", "pa100k")
+PROJECT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A small PA-100K."""
+    return small_pa100k(tmp_path / "raw")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A place for prepared datasets; it does not exist yet."""
+    return tmp_path / "data"
+
+
+def start(raw, data, **options):
+    return subprocess.Popen(
+        [*PREPARE, f"--manual_dir={raw}", f"--data_dir={data}"],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_prepared_folder(raw, data):
+    assert find("pa100k", data_dir=data) is None
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    assert find("pa100k", data_dir=data) == folder
+    assert folder_contents(data) == [
+        "pa100k",
+        "pa100k/1.0.0",
+        "pa100k/1.0.0/dataset_info.json",
+        "pa100k/1.0.0/features.json",
+        "pa100k/1.0.0/labels-test.npz",
+        "pa100k/1.0.0/labels-train.npz",
+        "pa100k/1.0.0/labels-val.npz",
+        "pa100k/1.0.0/manifest.json",
+        "pa100k/1.0.0/pa100k-test.array_record-00000-of-00001",
+        "pa100k/1.0.0/pa100k-train.array_record-00000-of-00001",
+        "pa100k/1.0.0/pa100k-val.array_record-00000-of-00001",
+    ]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["dataset"] == "pa100k"
+    assert manifest["counts"] == {"train": 6, "val": 1, "test": 3}
+    assert AttributeSchema.from_dict(manifest["schema"]) == pa100k_schema
+    labels = prepared.read_labels(folder, "train")
+    assert {name: column.dtype.kind for name, column in labels.items()} == {
+        "attributes": "u",
+        "identity": "i",
+        "camera": "i",
+        "filename": "U",
+    }
+    assert (labels["attributes"].dtype, labels["identity"].dtype) == (np.uint8, np.int32)
+
+
+def test_prepares_once(raw, data):
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    written = (folder / "manifest.json").stat().st_mtime_ns
+    assert prepare("pa100k", manual_dir=data / "nowhere", data_dir=data) == folder
+    assert (folder / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_contents_are_the_same_in_every_place(raw, tmp_path):
+    """The records' checksum depends on the raw files alone."""
+    contents = [
+        prepared.read_manifest(prepare("pa100k", manual_dir=raw, data_dir=tmp_path / place))[
+            "contents"
+        ]
+        for place in ("here", "there")
+    ]
+    assert contents[0] == contents[1]
+    path = raw / "PA-100K" / "release_data" / "release_data" / "000008.jpg"
+    path.unlink()
+    path.write_bytes(picture(99))
+    other = prepare("pa100k", manual_dir=raw, data_dir=tmp_path / "elsewhere")
+    changed = prepared.read_manifest(other)["contents"]
+    assert changed["train"] == contents[0]["train"]
+    assert changed["test"] != contents[0]["test"]
+
+
+def test_configs_lie_beside_each_other(tmp_path, data):
+    raw = small_peta(tmp_path / "raw")
+    folders = [prepare(name, manual_dir=raw, data_dir=data) for name in ("peta", "peta/random5")]
+    assert folders == [data / "peta" / "sal" / "1.0.0", data / "peta" / "random5" / "1.0.0"]
+    assert find("peta/sal", data_dir=data) == folders[0]
+    assert [prepared.verify(folder)["dataset"] for folder in folders] == [
+        "peta/sal",
+        "peta/random5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("market", r"'market' is unknown; expected one of market1501_attribute, peta, pa100k"),
+        ("peta/random6", r"'peta/random6' is unknown; expected peta with one of sal, random1"),
+        ("pa100k/small", r"'pa100k/small' is unknown; expected pa100k alone"),
+        ("../peta", r"'\.\./peta' is unknown"),
+    ],
+)
+def test_unknown_dataset(raw, data, name, message):
+    for function in (prepare, find, check):
+        with pytest.raises(ValueError, match=message):
+            function(name, data_dir=data)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, pathlib.Path.unlink])
+def test_every_damage_is_found_and_named(raw, data, damage):
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        damage(path)
+        with pytest.raises(ValueError, match=path.name):
+            check("pa100k", data_dir=data)
+        path.write_bytes(content)
+    assert check("pa100k", data_dir=data)["counts"]["train"] == 6
+    (folder / "stray.txt").touch()
+    with pytest.raises(ValueError, match=r"stray\.txt does not belong there"):
+        check("pa100k", data_dir=data)
+
+
+def test_every_flipped_bit_of_the_manifest_is_found(raw, data):
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    path = folder / "manifest.json"
+    content = path.read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(content)), 400):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"manifest\.json"):
+            prepared.read_manifest(folder)
+
+
+def test_folder_without_manifest_is_never_complete(raw, data):
+    """As TFDS alone leaves it, or as a person who deletes the manifest."""
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    (folder / "manifest.json").unlink()
+    for function in (prepare, find, check):
+        with pytest.raises(ValueError, match=r"manifest\.json is missing: delete .* and prepare"):
+            function("pa100k", data_dir=data)
+
+
+def test_counts_are_checked(raw, data):
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    (folder / "manifest.json").unlink()
+    prepared.write_manifest(folder, dataset="pa100k", schema={}, counts={"val": 2}, contents={})
+    with pytest.raises(ValueError, match=r"labels-val\.npz has 1 records, not 2"):
+        check("pa100k", data_dir=data)
+
+
+def test_disk_full_while_the_labels_are_written(raw, data, monkeypatch):
+    def full(path, **_):
+        pathlib.Path(path).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match=r"pa100k could not be prepared, the disk is full"):
+        prepare("pa100k", manual_dir=raw, data_dir=data)
+    assert not data.exists()
+
+
+def test_disk_full_while_the_records_are_written(tmp_path, data):
+    """Files may not grow beyond 32 KiB, which the writer of the records meets as a full disk."""
+    raw = small_pa100k(tmp_path / "raw", train=200, val=2, test=2)
+    limits = (
+        "import resource, runpy, signal, sys; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, 2**15)); "
+        "sys.argv[0] = 'prepare'; "
+        "runpy.run_module('tfds_builders.prepare', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", limits, *PREPARE[3:]]
+    done = subprocess.run(
+        [*command, f"--manual_dir={raw}", f"--data_dir={data}"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not data.exists()
+
+
+@pytest.fixture
+def long_raw(tmp_path):
+    """A PA-100K that takes a second or two to prepare, so that it can be interrupted."""
+    raw = small_pa100k(tmp_path / "long", train=3_000, val=2, test=2)
+    large = PIL.Image.effect_noise((256, 256), 50)
+    for number in range(1, 8):
+        path = raw / "PA-100K" / "release_data" / "release_data" / f"{number:06d}.jpg"
+        with path.open("wb") as file:  # written in place, for all names that share it
+            large.save(file, "JPEG")
+    return raw
+
+
+def wait_for_records(data):
+    """Waits until TFDS has begun to write records."""
+    deadline = time.monotonic() + 60
+    while not any(data.rglob("*.array_record*")):
+        assert time.monotonic() < deadline, "nothing was written"
+        time.sleep(0.02)
+
+
+def test_killed_on_the_way(long_raw, raw, data):
+    process = start(long_raw, data)
+    wait_for_records(data)
+    process.kill()
+    process.communicate()
+    assert find("pa100k", data_dir=data) is None
+    assert any(data.rglob("*.array_record*"))  # what was left behind, out of the way
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    assert check("pa100k", data_dir=data)["counts"] == {"train": 6, "val": 1, "test": 3}
+    assert folder_contents(data) == [
+        "pa100k",
+        "pa100k/1.0.0",
+        *(f"pa100k/1.0.0/{path}" for path in folder_contents(folder)),
+    ]
+
+
+def test_interrupted_on_the_way(long_raw, data):
+    process = start(long_raw, data)
+    wait_for_records(data)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "interrupted; nothing was left behind" in errors
+    assert "Traceback" not in errors
+    assert not data.exists()
+
+
+def test_two_at_once(long_raw, data):
+    """The second waits for the first, which is held up on the way, and finds what it made."""
+    first = start(long_raw, data)
+    wait_for_records(data)
+    first.send_signal(signal.SIGSTOP)
+    second = start(long_raw, data)
+    assert "waiting for another process" in second.stderr.readline()
+    first.send_signal(signal.SIGCONT)
+    for process, prepared_it in ((first, True), (second, False)):
+        output, errors = process.communicate()
+        assert process.returncode == 0
+        assert output == "pa100k is prepared: train 3,000, val 2, test 2\n"
+        assert ("train: 3000/3000 pictures" in errors) == prepared_it
+    assert check("pa100k", data_dir=data)["counts"]["train"] == 3_000
+    assert [path.name for path in (data / "pa100k").iterdir()] == ["1.0.0"]
+
+
+def test_command_line(raw, data, capsys, monkeypatch):
+    places = [f"--manual_dir={raw}", f"--data_dir={data}"]
+    monkeypatch.setattr(sys, "argv", ["prepare", "pa100k", "--check", *places])
+    assert main() == 2
+    assert "error: " in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["prepare", "pa100k", *places])
+    assert main() == 0
+    shown = capsys.readouterr()
+    assert shown.out == "pa100k is prepared: train 6, val 1, test 3\n"
+    assert "train: 6/6 pictures" in shown.err
+    monkeypatch.setattr(sys, "argv", ["prepare", "pa100k", "--check", *places])
+    assert main() == 0
+    assert capsys.readouterr().out == "pa100k is sound: train 6, val 1, test 3\n"
+
+
+def test_needs_no_tensorflow():
+    code = (
+        "import sys; import tfds_builders.prepare, tfds_builders.market1501_attribute, "
+        "tfds_builders.peta, tfds_builders.pa100k; assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_damaged_pictures_are_refused_with_one_message(data):
+    content = bytearray(picture(1, data.draw(st.sampled_from(["JPEG", "PNG"]))))
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    content = bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        check_picture(content, "some.jpg")
+    except ValueError as error:
+        assert str(error).startswith("some.jpg: ")
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_truncated_pictures_are_refused(file_format):
+    content = picture(0, file_format)
+    check_picture(content, "whole")
+    for length in range(0, len(content) - 20, 7):
+        with pytest.raises(ValueError, match=r"half: (cannot be decoded|the file is empty)"):
+            check_picture(content[:length], "half")
+
+
+def test_threads_keep_the_order_and_stop_at_the_first_failure():
+    def slow_square(number):
+        time.sleep(0.001 * (number % 3))
+        if number == 150:
+            raise ValueError("150")
+        return number**2
+
+    results = in_threads(slow_square, range(10**9))
+    for number in range(150):
+        assert next(results) == number**2
+    with pytest.raises(ValueError, match="150"):
+        next(results)
