@@ -1,0 +1,260 @@
+"""Blocked rankings and first places: equal to plain loops, on any blocks and devices."""
+
+import jax
+import naive_retrieval
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from aima_jax.evaluation import ranking, retrieval_metrics
+from aima_jax.evaluation.protocols import GalleryLabels, removed_images
+from aima_jax.evaluation.ranking import Gallery, evaluate_rankings, top_k
+from aima_jax.evaluation.similarity import blocks, gallery_mesh, replicate, similarities
+
+PROTOCOLS = ("standard", "sal", "asmr")
+QUERIES, GALLERY = 12, 900
+
+
+def mesh_of(devices):
+    return Mesh(np.array(jax.devices()[:devices]).reshape(devices, 1), ("data", "fsdp"))
+
+
+def labels_for(seed):
+    """Categories from none to hundreds of images, one of a single image, some that no query asks.
+
+    Images lie in no order, and every category has some in query/.
+    """
+    rng = np.random.default_rng(seed)
+    category = np.append(rng.choice(15, GALLERY - 1, p=[0.6] + [0.4 / 14] * 14) + 1, 30)
+    order = rng.permutation(GALLERY)
+    folder = rng.choice(["query", "bounding_box_test"], GALLERY)
+    folder[category == 30] = "query"
+    return GalleryLabels(
+        category[order],
+        rng.integers(0, 40, GALLERY),
+        rng.integers(1, 4, GALLERY),
+        np.char.add(
+            np.char.add(folder, "/"), np.char.zfill(rng.permutation(GALLERY).astype(str), 5)
+        )[order],
+    )
+
+
+QUERY_CATEGORY = np.array([5, 1, 30, 2, 99, 3, 4, 6, 7, 8, 9, 10])  # no image is of 99
+
+
+def integer_features(seed, dim=5):
+    """Their products are exact in float32 in any order, and most of them tie."""
+    rng = np.random.default_rng(seed)
+    return (
+        rng.integers(-1, 2, (QUERIES, dim)).astype(np.float32),
+        rng.integers(-1, 2, (GALLERY, dim)).astype(np.float32),
+    )
+
+
+def normal_features(seed, dim=33):
+    rng = np.random.default_rng(seed)
+    return (
+        rng.standard_normal((QUERIES, dim), dtype=np.float32),
+        rng.standard_normal((GALLERY, dim), dtype=np.float32),
+    )
+
+
+def images_of(labels):
+    names = ("category", "identity", "camera", "filename")
+    rows = zip(*(getattr(labels, name).tolist() for name in names), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def all_similarities(queries, gallery, mesh=None, block_size=1024):
+    mesh = gallery_mesh(mesh)
+    placed = replicate(queries, mesh)
+    parts = [
+        np.asarray(similarities(placed, block, mesh))[:, : block.count]
+        for block in blocks(gallery, mesh, block_size)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+@pytest.mark.parametrize("dataset", ["market1501_attribute", "pa100k"])
+@pytest.mark.parametrize(("devices", "block_size"), [(1, 128), (3, 100), (8, None)])
+def test_rankings_are_those_of_plain_loops(dataset, devices, block_size):
+    queries, gallery = integer_features(0)
+    labels = labels_for(1)
+    seen = QUERY_CATEGORY % 2 == 0
+    results = evaluate_rankings(
+        queries,
+        gallery,
+        QUERY_CATEGORY,
+        labels,
+        PROTOCOLS,
+        dataset=dataset,
+        seen=seen,
+        block_size=block_size,
+        mesh=mesh_of(devices),
+    )
+    assert tuple(results) == PROTOCOLS
+    similarity = queries.astype(np.float64) @ gallery.T.astype(np.float64)
+    for protocol, result in results.items():
+        expected = naive_retrieval.evaluate(
+            similarity,
+            QUERY_CATEGORY,
+            images_of(labels),
+            protocol,
+            cameras=dataset.startswith("market"),
+            seen=seen,
+        )
+        for part in ("seen", "unseen"):
+            assert result.pop(part) == pytest.approx(expected.pop(part), rel=1e-12)
+        assert result == pytest.approx(expected, rel=1e-12)
+    assert results["standard"]["skipped_queries"] == 1  # the category without images
+    assert results["sal"]["skipped_queries"] == 2  # and the one whose only image is removed
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_rankings_equal_the_metrics_of_the_full_matrix_exactly(devices):
+    queries, gallery = normal_features(2)
+    labels = labels_for(3)
+    similarity = all_similarities(queries, gallery, mesh_of(1))
+    relevant = QUERY_CATEGORY[:, None] == labels.category
+    results = evaluate_rankings(
+        queries,
+        gallery,
+        QUERY_CATEGORY,
+        labels,
+        PROTOCOLS,
+        dataset="peta",
+        block_size=128,
+        mesh=mesh_of(devices),
+    )
+    for protocol, result in results.items():
+        expected = retrieval_metrics(
+            similarity,
+            relevant,
+            ignored=relevant & removed_images(protocol, labels, "peta"),
+            average_precision="trapezoidal" if protocol == "asmr" else "mean",
+        )
+        assert {name: result[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("dim", [8, 33, 512])
+def test_a_pair_has_the_same_bits_in_every_block_on_any_devices(dim):
+    queries, gallery = normal_features(4, dim)
+    once = all_similarities(queries, gallery, mesh_of(1))
+    for devices, block_size in ((1, 128), (3, 128), (8, 128), (8, 1000)):
+        again = all_similarities(queries, gallery, mesh_of(devices), block_size)
+        np.testing.assert_array_equal(again, once)
+    np.testing.assert_allclose(once, queries.astype(np.float64) @ gallery.T, rtol=0, atol=1e-4)
+
+
+def test_a_copy_of_the_relevant_image_in_another_block_ranks_before_it():
+    queries, gallery = normal_features(5)
+    category = np.full(GALLERY, 50)
+    category[:QUERIES] = QUERY_CATEGORY
+    gallery[-QUERIES:] = gallery[:QUERIES] = queries  # by far the most similar
+    zeros = np.zeros(GALLERY, np.int32)
+    labels = GalleryLabels(category, zeros, zeros, zeros.astype(str))
+    result = evaluate_rankings(
+        queries,
+        gallery,
+        QUERY_CATEGORY,
+        labels,
+        ["standard"],
+        dataset="peta",
+        block_size=128,
+        mesh=mesh_of(1),
+    )["standard"]
+    assert result["R1"] == 0
+    assert result["mAP"] == result["mINP"] == 1 / 2
+
+
+@pytest.mark.parametrize("images", [1, 3, 11])
+def test_fewer_images_than_devices_or_rows(images):
+    queries, gallery = integer_features(6)
+    gallery, category = gallery[:images], QUERY_CATEGORY[np.arange(images) % 4]
+    zeros = np.zeros(images, np.int32)
+    labels = GalleryLabels(category, zeros, zeros, zeros.astype(str))
+    result = evaluate_rankings(
+        queries, gallery, QUERY_CATEGORY, labels, ["standard"], dataset="peta", mesh=mesh_of(8)
+    )
+    expected = naive_retrieval.evaluate(
+        queries @ gallery.T, QUERY_CATEGORY, images_of(labels), "standard"
+    )
+    assert result["standard"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_part_without_queries_is_none():
+    queries, gallery = integer_features(7)
+    seen = np.zeros(QUERIES, bool)
+    result = evaluate_rankings(
+        queries, gallery, QUERY_CATEGORY, labels_for(7), ["asmr"], dataset="peta", seen=seen
+    )["asmr"]
+    assert result["seen"] is None
+    assert result["unseen"] == {name: result[name] for name in ("R1", "mAP", "queries")}
+
+
+def test_rankings_of_what_cannot_be_ranked_are_refused():
+    queries, gallery = integer_features(8)
+    labels = labels_for(8)
+
+    def evaluated(queries=queries, gallery=gallery, category=QUERY_CATEGORY, protocol="standard"):
+        return evaluate_rankings(queries, gallery, category, labels, [protocol], dataset="peta")
+
+    broken = gallery.copy()
+    broken[700, 2] = np.nan
+    with pytest.raises(ValueError, match="image 700 are not finite"):
+        evaluated(gallery=broken)
+    with pytest.raises(ValueError, match="query 3 are not finite"):
+        evaluated(queries=np.where(np.arange(QUERIES)[:, None] == 3, np.inf, queries))
+    with pytest.raises(ValueError, match=r"\(12, 4\), the gallery is \(900, 5\)"):
+        evaluated(queries=queries[:, :4])
+    with pytest.raises(ValueError, match="nothing to rank"):
+        evaluated(gallery=gallery[:0])
+    with pytest.raises(ValueError, match="as many labels"):
+        evaluated(gallery=gallery[1:])
+    with pytest.raises(ValueError, match="two queries have the same category"):
+        evaluated(category=np.arange(QUERIES) // 2)
+    with pytest.raises(ValueError, match="no image of the gallery has the category"):
+        evaluated(category=np.arange(QUERIES) + 100)
+    with pytest.raises(ValueError, match="no protocol 'cuhk'"):
+        evaluated(protocol="cuhk")
+    lonely = GalleryLabels(*(getattr(labels, n)[:1] for n in labels.__dataclass_fields__))
+    with pytest.raises(ValueError, match="by protocol 'sal' no query has a relevant image"):
+        evaluate_rankings(
+            queries[:1], gallery[:1], lonely.category, lonely, ["sal"], dataset="peta"
+        )
+
+
+@pytest.mark.parametrize(("k", "block_size"), [(1, 128), (10, 128), (10, 2048), (200, 128)])
+def test_first_places_are_those_of_a_stable_sort(k, block_size):
+    queries, gallery = integer_features(9)
+    similarity = queries @ gallery.T
+    expected = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    scores, indices = top_k(queries, gallery, k, block_size=block_size)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(scores, np.take_along_axis(similarity, expected, axis=1))
+
+
+def test_a_held_gallery_gives_the_same_first_places_to_queries_in_groups(monkeypatch):
+    queries, gallery = normal_features(10)
+    expected = top_k(queries, gallery, 7)
+    monkeypatch.setattr(ranking, "_SIMILARITY_BYTES", 4 * 2048 * 5)  # five queries at once
+    for got in (top_k(queries, Gallery(gallery), 7), top_k(queries, gallery, 7)):
+        np.testing.assert_array_equal(got[1], expected[1])
+        np.testing.assert_array_equal(got[0], expected[0])
+
+
+def test_first_places_of_a_small_gallery_are_all_of_it():
+    queries, gallery = integer_features(11)
+    scores, indices = top_k(queries, gallery[:3], 10)
+    assert scores.shape == indices.shape == (QUERIES, 3)
+    assert np.sort(indices, axis=1).tolist() == [[0, 1, 2]] * QUERIES
+
+
+def test_first_places_of_what_cannot_be_ranked_are_refused():
+    queries, gallery = integer_features(12)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        top_k(queries, gallery, 0)
+    with pytest.raises(ValueError, match="query, dim"):
+        top_k(queries[0], gallery, 3)
+    with pytest.raises(ValueError, match="image 2 are not finite"):
+        Gallery(np.where(np.arange(GALLERY)[:, None] == 2, np.nan, gallery))
