@@ -1,6 +1,7 @@
 """Rendered pictures: reproducible, never twice the same, and every attribute is to be seen."""
 
 import io
+import itertools
 
 import numpy as np
 import PIL.Image
@@ -74,7 +75,7 @@ def changes():
             answers = group.answers or (False, True)
             if group.name == "view" or (group.name == "glasses" and view == "back"):
                 continue
-            for before, after in zip(answers, answers[1:], strict=False):
+            for before, after in itertools.pairwise(answers):
                 yield pytest.param(view, group.name, before, after, id=f"{view}-{before}-{after}")
 
 

@@ -36,12 +36,14 @@ def draw_handbag(drawing: Drawing) -> None:
     top = hand - 0.06j
     for side in (-0.035, 0.035):
         drawing.tube(hand, top + side, (0.006,), color * 0.7, roundness=0)
-    drawing.tube(top, top - 0.105j, (0.058, 0.068, 0.07), color, flat=True, roundness=0.2)
-    drawing.tube(top, top - 0.02j, (0.06,), color * 0.7, flat=True, roundness=0.2)
+    drawing.tube(top, top - 0.115j, (0.062, 0.074, 0.078), color, flat=True, roundness=0.2)
+    drawing.tube(top, top - 0.02j, (0.064,), color * 0.7, flat=True, roundness=0.2)
 
 
 def _color(drawing: Drawing) -> Color:
-    return drawing.look.bag_color(drawing.description["upper_color"])
+    return drawing.look.bag_color(
+        drawing.description["upper_color"], drawing.description["lower_color"]
+    )
 
 
 def _draw_straps(drawing: Drawing, color: Color) -> None:
@@ -84,5 +86,5 @@ def _draw_shoulder_bag(drawing: Drawing, color: Color) -> None:
         shoulder = body.neck + complex(-side * 0.5 * body.build.shoulder, -0.006)
         hip = body.hip + complex(side * (body.build.hip + 0.01), 0.02)
     drawing.tube(shoulder, hip + 0.05j, (0.012,), color * 0.8, roundness=0.1)
-    drawing.tube(hip + 0.05j, hip - 0.055j, (0.062, 0.068), color, flat=True, roundness=0.2)
-    drawing.tube(hip + 0.05j, hip + 0.005j, (0.066,), color * 0.75, flat=True, roundness=0.2)
+    drawing.tube(hip + 0.05j, hip - 0.06j, (0.068, 0.075), color, flat=True, roundness=0.2)
+    drawing.tube(hip + 0.05j, hip + 0.005j, (0.071,), color * 0.75, flat=True, roundness=0.2)

@@ -34,7 +34,8 @@ class Shape:
     """The pixels that a shape covers, and where on the shape they lie.
 
     `along` runs from its start to its end and `across` from its middle, positive to the right of a
-    shape that hangs down; both in the drawing's units. `side` is -1 and 1 at its edges.
+    shape that hangs down; both in pixels, of which `scale` are a unit of the drawing. `side` is -1
+    and 1 at its edges.
     """
 
     window: tuple[slice, slice]
@@ -42,6 +43,7 @@ class Shape:
     along: Float[np.ndarray, "height width"]
     across: Float[np.ndarray, "height width"]
     side: Float[np.ndarray, "height width"]
+    scale: float
 
 
 class Canvas:
@@ -95,21 +97,25 @@ class Canvas:
         x, y = self._x[:, columns] - a.real, self._y[rows] - a.imag
         along = x * direction.real + y * direction.imag
         across = x * direction.imag - y * direction.real
-        half = _profile(widths, along, length) * frame.scale
+        half = _profile(widths, along, length, frame.scale)
         if right_widths is not None:
-            right = _profile(right_widths, along, length) * frame.scale
+            right = _profile(right_widths, along, length, frame.scale)
             half = np.where(across > 0, right, half)
         if flat:
             inside = np.minimum(np.minimum(along, length - along), half - np.abs(across))
         else:
             beyond = along - _clip(along, 0, length)
             inside = half - np.sqrt(across * across + beyond * beyond)
-        side = _clip(across / np.maximum(half, 1e-3), -1, 1)
-        scale = 1 / frame.scale
-        return Shape(window, _clip(inside + 0.5, 0, 1), along * scale, across * scale, side)
+        side = across / np.maximum(half, 1e-3)
+        return Shape(window, _clip(inside + 0.5, 0, 1), along, across, side, frame.scale)
 
-    def ellipse(self, frame: Frame, center: complex, radii: complex, turn: complex = 1) -> Shape:
-        """An ellipse with radii `radii.real` across and `radii.imag` up, turned by `turn`."""
+    def ellipse(
+        self, frame: Frame, center: complex, radii: complex, turn: complex = 1
+    ) -> Shape | None:
+        """An ellipse with radii `radii.real` across and `radii.imag` up, turned by `turn`.
+
+        None where nothing of it lies on the canvas.
+        """
         middle = frame.place(center)
         axis = frame.unit * complex(turn).conjugate()
         axis /= abs(axis)
@@ -119,12 +125,13 @@ class Canvas:
             return None
         rows, columns = window
         x, y = self._x[:, columns] - middle.real, self._y[rows] - middle.imag
-        across = (x * axis.real + y * axis.imag) / frame.scale
-        along = (y * axis.real - x * axis.imag) / frame.scale
-        side, height = across / radii.real, along / radii.imag
+        across = x * axis.real + y * axis.imag
+        along = y * axis.real - x * axis.imag
+        side = across * (1 / (radii.real * frame.scale))
+        height = along * (1 / (radii.imag * frame.scale))
         distance = np.sqrt(side * side + height * height)
         inside = (1 - distance) * (min(radii.real, radii.imag) * frame.scale)
-        return Shape(window, _clip(inside + 0.5, 0, 1), along, across, _clip(side, -1, 1))
+        return Shape(window, _clip(inside + 0.5, 0, 1), along, across, side, frame.scale)
 
     def paint(
         self,
@@ -159,15 +166,19 @@ class Canvas:
 
 
 def _profile(
-    widths: tuple[float, ...], along: Float[np.ndarray, "height width"], length: float
+    widths: tuple[float, ...],
+    along: Float[np.ndarray, "height width"],
+    length: float,
+    scale: float,
 ) -> Float[np.ndarray, "height width"] | float:
+    """The half width in pixels at each pixel, from half widths in units of `scale` pixels."""
     if len(widths) == 1:
-        return widths[0]
+        return widths[0] * scale
     if len(widths) == 2:
-        slope = (widths[1] - widths[0]) / length
-        return widths[0] + slope * _clip(along, 0, length)
+        slope = (widths[1] - widths[0]) * scale / length
+        return widths[0] * scale + slope * _clip(along, 0, length)
     places = [length * index / (len(widths) - 1) for index in range(len(widths))]
-    return np.interp(along, places, widths).astype(np.float32)
+    return np.interp(along, places, np.multiply(widths, scale)).astype(np.float32)
 
 
 def _clip(

@@ -10,6 +10,7 @@ from tfds_builders.synthetic_pedestrians.pose import Limb
 
 _FOLDS = 0.09
 _STRIPE = 0.062  # height of a light and a dark stripe together
+_PLAID = 0.07
 _SHORT_SLEEVE = 0.72  # of the upper arm
 
 
@@ -96,10 +97,10 @@ def _draw_skirt(drawing: Drawing, color: Color) -> None:
     shape = drawing.canvas.tube(drawing.frame, body.hip + 0.07j, hem, widths, flat=True)
     if shape is None:
         return
-    pleats = 1 + 0.12 * _wave(shape.side * 2.5 + drawing.look.pattern) * np.clip(
-        shape.along / 0.3, 0, 1
-    )
-    drawing.canvas.paint(shape, color[:, None, None] * pleats, cloth=_FOLDS)
+    pleats = 0.12 * _bands(shape.side, 0.4, drawing.look.pattern, 0.5) - 0.06
+    deepening = np.minimum(shape.along / (0.3 * shape.scale), 1)
+    color = color[:, None, None] * (1 + pleats * deepening)
+    drawing.canvas.paint(shape, color, cloth=_FOLDS)
 
 
 def draw_torso(drawing: Drawing) -> None:
@@ -113,8 +114,8 @@ def draw_torso(drawing: Drawing) -> None:
         bust = 0.028 if woman and drawing.description["age"] != "child" else 0.0
         seat = 0.016 if woman else 0.004
         belly = 0.0 if woman else 0.008
-        front = (0.03, 0.055, chest + 0.6 * bust, chest + bust, waist, waist + belly, hip)
-        back = (0.035, 0.06, chest, chest, 0.9 * waist, 0.95 * waist, hip + seat)
+        front = (0.03, 0.055, chest + 0.6 * bust, chest + bust, waist, waist + belly, 0.94 * hip)
+        back = (0.035, 0.06, chest, chest, 0.9 * waist, 0.95 * waist, 0.94 * hip + seat)
         left, right = (back, front) if turned > 0 else (front, back)
     else:
         shoulder, chest, waist, hip = build.shoulder, build.chest, build.waist, build.hip
@@ -144,7 +145,7 @@ def _draw_logo(drawing: Drawing) -> None:
     body = drawing.body
     center = body.neck + 0.4 * (body.hip - body.neck) + 0.03 * body.turned
     color = drawing.look.contrast_color(drawing.description["upper_color"])
-    size = 0.05 if body.turned else 0.062
+    size = 0.055 if body.turned else 0.068
     if drawing.look.pattern < 0.5:
         drawing.ellipse(center, complex(size, size * 0.85), color, roundness=0.1)
     else:
@@ -162,15 +163,14 @@ def _pattern(
     if pattern in ("none", "logo"):
         return color
     if pattern == "stripes":
-        share = np.clip(0.5 + 1.8 * _wave(shape.along / _STRIPE + look.pattern), 0, 1)
+        share = _bands(shape.along, _STRIPE * shape.scale, look.pattern, 0.5)
     elif pattern == "plaid":
-        rows = np.clip(0.1 + 1.8 * _wave(shape.along / 0.07 + look.pattern), 0, 1)
-        columns = np.clip(0.1 + 1.8 * _wave(shape.across / 0.07 + look.pattern), 0, 1)
-        share = 0.5 * rows + 0.5 * columns
+        rows = _bands(shape.along, _PLAID * shape.scale, look.pattern, 0.28)
+        share = 0.5 * rows + 0.5 * _bands(shape.across, _PLAID * shape.scale, look.pattern, 0.28)
     elif sleeve:
         share = np.float32(1.0)
     else:
-        share = np.clip(0.5 + (0.36 * length - shape.along) * drawing.frame.scale, 0, 1)
+        share = np.clip(0.5 + 0.36 * length * shape.scale - shape.along, 0, 1)
     other = look.contrast_color(drawing.description["upper_color"])
     return color[:, None, None] + share * (other - color)[:, None, None]
 
@@ -212,6 +212,9 @@ def _draw_sleeve(
         drawing.canvas.paint(shape, color, cloth=_FOLDS, roundness=0.42)
 
 
-def _wave(phase: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width"]:
-    """A triangle wave of period 1 between -1 and 1."""
-    return np.abs(phase % 1 - 0.5) * 4 - 1
+def _bands(
+    place: Float[np.ndarray, "height width"], period: float, phase: float, share: float
+) -> Float[np.ndarray, "height width"]:
+    """Soft-edged bands, 1 on that share of each period and 0 elsewhere."""
+    wave = np.abs((place / period + phase) % 1 - 0.5)
+    return np.clip(0.5 + 7 * (wave - 0.5 * (1 - share)), 0, 1)

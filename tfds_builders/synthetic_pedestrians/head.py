@@ -60,7 +60,7 @@ def _draw_face(drawing: Drawing) -> None:
     drawing.ellipse(face - 0.45j * ry, complex(0.3 * rx, 0.08 * ry), lips)
     if drawing.description["glasses"]:
         for side in (-1, 1):
-            drawing.ellipse(eyes + 0.42 * side * rx, complex(0.38 * rx, 0.24 * ry), _DARK)
+            drawing.ellipse(eyes + 0.42 * side * rx, complex(0.43 * rx, 0.28 * ry), _DARK)
         drawing.tube(eyes - 0.95 * rx, eyes + 0.95 * rx, (0.06 * ry,), _DARK)
 
 
@@ -88,7 +88,7 @@ def _draw_profile(drawing: Drawing) -> None:
     lips = np.array((0.72, 0.25, 0.27) if woman else (0.55, 0.32, 0.28), np.float32)
     drawing.ellipse(face + complex(facing * 0.56 * rx, -0.44 * ry), complex(0.14, 0.07) * ry, lips)
     if drawing.description["glasses"]:
-        drawing.ellipse(eye, complex(0.32 * rx, 0.24 * ry), _DARK)
+        drawing.ellipse(eye, complex(0.4 * rx, 0.28 * ry), _DARK)
         drawing.tube(eye, eye - facing * 0.95 * rx, (0.07 * ry,), _DARK)
 
 

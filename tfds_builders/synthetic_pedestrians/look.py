@@ -76,9 +76,9 @@ class Look:
         """What patterns are drawn in on cloth of that color."""
         return _pick(_PALE if cloth in _DARK_CLOTH else _DARK, self.contrast)
 
-    def bag_color(self, cloth: str) -> Color:
-        """A bag of another color than the cloth that it hangs before."""
-        return _pick(tuple(color for color in _BAG if color != cloth), self.bag)
+    def bag_color(self, *cloths: str) -> Color:
+        """A bag of another color than the clothes that it hangs before."""
+        return _pick(tuple(color for color in _BAG if color not in cloths), self.bag)
 
     def hat_color(self) -> Color:
         return _pick(_HAT, self.hat)
