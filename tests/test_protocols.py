@@ -61,15 +61,15 @@ def test_the_others_remove_nothing(protocol):
 
 @pytest.mark.parametrize(("dataset", "cameras"), [(MARKET, True), ("peta", False)])
 def test_sal_is_that_of_plain_loops_in_any_order_of_records(shared_data, dataset, cameras):
-    names = gzip.open(shared_data / "annotations/market1501/filenames.txt.gz", "rt").read().split()
+    file = shared_data / "annotations/market1501/filenames.txt.gz"
+    names = gzip.decompress(file.read_bytes()).decode().split()
     images = []
     for name in names:
         folder, file = name.split("/")
         identity = file.split("_")[0]
         if folder != "bounding_box_train" and file.endswith(".jpg") and int(identity) > 0:
-            images.append(
-                image(int(identity) % 97, int(identity), int(file.split("_c")[1][0]), name)
-            )
+            camera = int(file.split("_c")[1][0])
+            images.append(image(int(identity) % 97, int(identity), camera, name))
     assert len(images) == 16_483
     images = [images[index] for index in np.random.default_rng(0).permutation(len(images))]
     removed = np.flatnonzero(removed_images("sal", labels_of(images), dataset))
@@ -81,7 +81,7 @@ def test_what_has_no_rule_is_refused():
     labels = labels_of(MARKET_IMAGES)
     with pytest.raises(ValueError, match="there are standard, sal, asmr"):
         removed_images("SAL", labels, MARKET)
-    with pytest.raises(ValueError, match="'sal' is defined on .*peta.*, not on 'mine'"):
+    with pytest.raises(ValueError, match=r"'sal' is defined on .*peta.*, not on 'mine'"):
         removed_images("sal", labels, "mine")
     with pytest.raises(ValueError, match=r"folder query/: categories \[1\] have none"):
         removed_images("sal", labels_of(MARKET_IMAGES[:5] + MARKET_IMAGES[6:]), MARKET)

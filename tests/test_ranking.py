@@ -26,16 +26,15 @@ def labels_for(seed):
     """
     rng = np.random.default_rng(seed)
     category = np.append(rng.choice(15, GALLERY - 1, p=[0.6] + [0.4 / 14] * 14) + 1, 30)
+    folder = rng.choice(["query/", "bounding_box_test/"], GALLERY)
+    folder[category == 30] = "query/"
+    number = np.char.zfill(rng.permutation(GALLERY).astype(str), 5)
     order = rng.permutation(GALLERY)
-    folder = rng.choice(["query", "bounding_box_test"], GALLERY)
-    folder[category == 30] = "query"
     return GalleryLabels(
         category[order],
         rng.integers(0, 40, GALLERY),
         rng.integers(1, 4, GALLERY),
-        np.char.add(
-            np.char.add(folder, "/"), np.char.zfill(rng.permutation(GALLERY).astype(str), 5)
-        )[order],
+        np.char.add(folder, number)[order],
     )
 
 
