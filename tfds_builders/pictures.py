@@ -10,8 +10,7 @@ from typing import TypeVar
 
 import PIL.Image
 
-# Crops of people are a thousand times smaller; what is larger is damaged or an attack.
-MAX_PIXELS = 2**24
+from aima_jax.data.decode import FORMATS, MAX_PIXELS
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -37,7 +36,7 @@ def check_picture(data: bytes, name: str | os.PathLike) -> None:
     if not data:
         raise ValueError(f"{name}: the file is empty; {expected}")
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height <= MAX_PIXELS:
                 image.load()

@@ -16,13 +16,16 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfds_builders import prepared
 from tfds_builders.layout import require_folder
+
+if TYPE_CHECKING:
+    from tfds_builders.records import PersonSearchBuilder
 
 DATASETS = ("market1501_attribute", "peta", "pa100k", "synthetic_pedestrians")
 
@@ -37,7 +40,6 @@ def prepare(
     *,
     manual_dir: _Place = None,
     data_dir: _Place = None,
-    builder_kwargs: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Returns the folder of a prepared dataset, and prepares it where it is not there yet.
 
@@ -48,7 +50,6 @@ def prepare(
         dataset: as "pa100k", or with a builder's config, as "peta/random1".
         manual_dir: where the raw files lie; ~/tensorflow_datasets/downloads/manual by default.
         data_dir: where prepared datasets go; ~/tensorflow_datasets by default.
-        builder_kwargs: further arguments of the builder.
 
     Raises:
         FileNotFoundError, ValueError: the raw files, or a folder prepared earlier, are not what
@@ -60,13 +61,13 @@ def prepare(
         return folder
     folder = _folder(dataset, data_dir)
     manual_dir = pathlib.Path(manual_dir or _HOME / "downloads" / "manual").expanduser()
-    instructions = _builder_class(dataset).MANUAL_DOWNLOAD_INSTRUCTIONS
+    instructions = _builder(dataset)[0].MANUAL_DOWNLOAD_INSTRUCTIONS
     if instructions:
         require_folder(manual_dir, instructions)
     try:
         with _workplace(folder) as place:
             if not folder.exists():
-                made = _build(dataset, place, manual_dir, builder_kwargs or {})
+                made = _build(dataset, place, manual_dir)
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 made.rename(folder)
     except (OSError, RuntimeError) as error:
@@ -111,33 +112,23 @@ def check(dataset: str, *, data_dir: _Place = None) -> dict[str, Any]:
     return prepared.verify(folder)
 
 
-def _builder_class(dataset: str) -> type:
+def _builder(dataset: str) -> tuple[type["PersonSearchBuilder"], str]:
+    """The builder's class, and its config's name."""
     import tensorflow_datasets as tfds
 
-    name = dataset.partition("/")[0]
+    name, _, config = dataset.partition("/")
     if name not in DATASETS:
         raise ValueError(f"dataset {dataset!r} is unknown; expected one of {', '.join(DATASETS)}")
     importlib.import_module(f"tfds_builders.{name}")
-    return tfds.builder_cls(name)
-
-
-def _config(dataset: str) -> str:
-    """The builder's config that is meant, "" where the builder has none."""
-    configs = [config.name for config in _builder_class(dataset).BUILDER_CONFIGS]
-    config = dataset.partition("/")[2] or (configs[0] if configs else "")
-    if config and config not in configs:
-        raise ValueError(
-            f"dataset {dataset!r} is unknown; expected {dataset.partition('/')[0]} "
-            f"{'with one of ' + ', '.join(configs) if configs else 'alone'}"
-        )
-    return config
+    builder = tfds.builder_cls(name)
+    return builder, builder.config_name(config)
 
 
 def _folder(dataset: str, data_dir: _Place) -> pathlib.Path:
     """Where TFDS keeps the dataset, prepared or not."""
-    builder = _builder_class(dataset)
+    builder, config = _builder(dataset)
     data_dir = pathlib.Path(data_dir or _HOME).expanduser()
-    return data_dir / builder.name / _config(dataset) / str(builder.VERSION)
+    return data_dir / builder.name / config / str(builder.VERSION)
 
 
 @contextlib.contextmanager
@@ -179,17 +170,12 @@ def _lock(place: pathlib.Path) -> int:
         os.close(lock)
 
 
-def _build(
-    dataset: str, place: pathlib.Path, manual_dir: pathlib.Path, builder_kwargs: Mapping[str, Any]
-) -> pathlib.Path:
+def _build(dataset: str, place: pathlib.Path, manual_dir: pathlib.Path) -> pathlib.Path:
     """Writes the complete dataset below `place`, and returns its folder there."""
     import tensorflow_datasets as tfds
 
-    builder = _builder_class(dataset)(
-        data_dir=place,
-        file_format="array_record",
-        **{"config": _config(dataset) or None, **builder_kwargs},
-    )
+    builder_class, config = _builder(dataset)
+    builder = builder_class(config=config or None, data_dir=place, file_format="array_record")
     # TFDS tells of downloads and of the temporary folder.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(
@@ -203,7 +189,7 @@ def _build(
         prepared.write_labels(folder, split, labels)
     prepared.write_manifest(
         folder,
-        dataset="/".join(filter(None, (builder.name, _config(dataset)))),
+        dataset=f"{builder.name}/{config}" if config else builder.name,
         schema=builder.schema.to_dict(),
         counts=counts,
         contents=contents,

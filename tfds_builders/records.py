@@ -61,6 +61,21 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     schema: AttributeSchema
 
+    @classmethod
+    def config_name(cls, name: str) -> str:
+        """Returns the builder's config of that name, the default for ""; "" where it has none.
+
+        Raises:
+            ValueError: there is no such config.
+        """
+        configs = [config.name for config in cls.BUILDER_CONFIGS]
+        if name and name not in configs:
+            raise ValueError(
+                f"dataset '{cls.name}/{name}' is unknown; expected {cls.name} "
+                f"{'with one of ' + ', '.join(configs) if configs else 'alone'}"
+            )
+        return name or next(iter(configs), "")
+
     @abc.abstractmethod
     def splits(self, manual_dir: pathlib.Path | None) -> Mapping[str, Split]:
         """Returns the splits by name, in order.
