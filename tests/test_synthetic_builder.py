@@ -9,7 +9,10 @@ import PIL.Image
 import pytest
 
 from aima_jax.attributes.synthetic import synthetic_schema
+from tfds_builders.prepare import find, prepare
+from tfds_builders.prepared import read_labels
 from tfds_builders.synthetic_pedestrians import SyntheticPedestrians, parallel
+from tfds_builders.synthetic_pedestrians.contact_sheet import contact_sheet
 from tfds_builders.synthetic_pedestrians.splits import Size, plan
 
 SIZE = Size(train=24, val=4, test=10, seed=7)
@@ -53,6 +56,26 @@ def test_the_default_is_the_first_config(tmp_path):
 def test_a_config_that_is_no_size_is_refused(tmp_path):
     with pytest.raises(ValueError, match="size 'huge' is unknown"):
         SyntheticPedestrians(config="huge", data_dir=tmp_path)
+
+
+def test_prepare_takes_any_size_and_keeps_sizes_apart(tmp_path):
+    folder = prepare(f"synthetic_pedestrians/{SIZE.name}", data_dir=tmp_path)
+    assert folder == find(f"synthetic_pedestrians/{SIZE.name}", data_dir=tmp_path)
+    assert find(f"synthetic_pedestrians/{Size(24, 4, 10, 8).name}", data_dir=tmp_path) is None
+    for name, split in plan(SIZE).items():
+        labels = read_labels(folder, name)
+        shown = [split.assignment(index) for index in range(split.pictures)]
+        np.testing.assert_array_equal(labels["attributes"], [one.attributes for one in shown])
+        assert labels["identity"].tolist() == [one.identity for one in shown]
+        assert labels["filename"].tolist() == [one.filename for one in shown]
+
+
+def test_the_contact_sheet_shows_a_strip_for_each_category():
+    sheet = contact_sheet(plan(Size(10, 4, 60, 0))["test"], rows=1, columns=2)
+    pixels = np.asarray(sheet)
+    blank = (pixels == 255).all(-1)
+    assert sheet.width > sheet.height
+    assert 0.5 < 1 - blank.mean() < 0.95
 
 
 @pytest.mark.slow

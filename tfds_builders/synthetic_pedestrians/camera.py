@@ -41,8 +41,10 @@ class Shot:
 
 
 def expose(
-    rng: np.random.Generator, camera: np.random.Generator, pixels: Float[np.ndarray, "3 h w"]
-) -> UInt8[np.ndarray, "h w 3"]:
+    rng: np.random.Generator,
+    camera: np.random.Generator,
+    pixels: Float[np.ndarray, "3 height width"],
+) -> UInt8[np.ndarray, "height width 3"]:
     """What a sensor makes of the light: `camera` draws what is the camera's own, `rng` the rest."""
     _, height, width = pixels.shape
     cast = camera.uniform(-1, 1, 2) * 0.6 + rng.uniform(-1, 1, 2) * 0.4
@@ -70,7 +72,7 @@ def _blur(image: Image.Image, resolution: float) -> Image.Image:
     )
 
 
-def jpeg(rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+def jpeg(rng: np.random.Generator, image: UInt8[np.ndarray, "height width 3"]) -> bytes:
     """The picture as a JPEG file of drawn quality."""
     file = io.BytesIO()
     quality = int(rng.integers(*difficulty.JPEG_QUALITY, endpoint=True))

@@ -10,15 +10,15 @@ from tfds_builders.synthetic_pedestrians.pose import Limb
 
 _FOLDS = 0.09
 _STRIPE = 0.062  # height of a light and a dark stripe together
-_PLAID = 0.07
+_PLAID = 0.07  # width of a square
 _SHORT_SLEEVE = 0.72  # of the upper arm
 
 
 def draw_legs(drawing: Drawing) -> None:
     """Both legs, the farther first, in shoes or boots, and the trousers or the skirt on them."""
-    legs = sorted(drawing.body.legs, key=lambda leg: leg.toward)
-    if drawing.body.turned:
-        legs = drawing.body.legs
+    legs = drawing.body.legs
+    if not drawing.body.turned:
+        legs = sorted(legs, key=lambda leg: leg.toward)
     color = shade(drawing.description["lower_color"], drawing.look.lower)
     trousers = drawing.description["lower_type"] == "pants"
     for leg, light in zip(legs, (0.8, 1.0), strict=True):
@@ -105,38 +105,41 @@ def _draw_skirt(drawing: Drawing, color: Color) -> None:
 
 def draw_torso(drawing: Drawing) -> None:
     """The upper garment from the neck to below the waist, with its pattern."""
-    body, build = drawing.body, drawing.body.build
+    body = drawing.body
     top = body.neck + 0.008j
     hem = body.hip + (body.hip - body.neck) * 0.09
-    turned, woman = body.turned, drawing.description["gender"] == "female"
-    if turned:
-        chest, waist, hip = build.chest, build.waist, build.hip
-        bust = 0.028 if woman and drawing.description["age"] != "child" else 0.0
-        seat = 0.016 if woman else 0.004
-        belly = 0.0 if woman else 0.008
-        front = (0.03, 0.055, chest + 0.6 * bust, chest + bust, waist, waist + belly, 0.94 * hip)
-        back = (0.035, 0.06, chest, chest, 0.9 * waist, 0.95 * waist, 0.94 * hip + seat)
-        left, right = (back, front) if turned > 0 else (front, back)
-    else:
-        shoulder, chest, waist, hip = build.shoulder, build.chest, build.waist, build.hip
-        left = (0.045, shoulder, shoulder + 0.016, chest + 0.004, 0.5 * (chest + waist), waist)
-        left = (*left, 0.5 * (waist + hip) + 0.004, hip + 0.006)
-        right = left
+    left, right = _outline(drawing)
     shape = drawing.canvas.tube(drawing.frame, top, hem, left, right_widths=right, flat=True)
     if shape is None:
         return
-    color = _pattern(drawing, shape, abs(hem - top))
-    drawing.canvas.paint(shape, color, cloth=_FOLDS)
+    drawing.canvas.paint(shape, _pattern(drawing, shape, abs(hem - top)), cloth=_FOLDS)
     rim = hem + 0.012 * (top - hem) / abs(hem - top)
-    drawing.tube(rim, hem, (build.hip,), np.zeros(3), flat=True, opacity=0.25)
+    drawing.tube(rim, hem, (body.build.hip,), np.zeros(3), flat=True, opacity=0.25)
     if drawing.description["upper_pattern"] == "logo":
         _draw_logo(drawing)
     if drawing.view == "front":
-        _draw_neckline(drawing, woman)
+        _draw_neckline(drawing)
 
 
-def _draw_neckline(drawing: Drawing, woman: bool) -> None:
+def _outline(drawing: Drawing) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Half widths of the torso to the left and to the right, from the neck down."""
+    build, turned = drawing.body.build, drawing.body.turned
+    chest, waist, hip = build.chest, build.waist, build.hip
+    woman = drawing.description["gender"] == "female"
+    if not turned:
+        upper = (0.045, build.shoulder, build.shoulder + 0.016, chest + 0.004)
+        widths = (*upper, (chest + waist) / 2, waist, (waist + hip) / 2 + 0.004, hip + 0.006)
+        return widths, widths
+    bust = 0.028 if woman and drawing.description["age"] != "child" else 0.0
+    belly, seat = (0.0, 0.016) if woman else (0.008, 0.004)
+    front = (0.03, 0.055, chest + 0.6 * bust, chest + bust, waist, waist + belly, 0.94 * hip)
+    back = (0.035, 0.06, chest, chest, 0.9 * waist, 0.95 * waist, 0.94 * hip + seat)
+    return (back, front) if turned > 0 else (front, back)
+
+
+def _draw_neckline(drawing: Drawing) -> None:
     neck, skin = drawing.body.neck, drawing.look.skin_color()
+    woman = drawing.description["gender"] == "female"
     radii = complex(0.046, 0.046) if woman else complex(0.034, 0.022)
     drawing.ellipse(neck + 0.006j, radii, skin * 0.92, roundness=0.1)
 

@@ -70,9 +70,8 @@ def main() -> None:
     args = parser.parse_args()
     sheet = contact_sheet(plan(Size.parse(args.size))["test"], args.rows, args.columns)
     # A palette makes the file a third as large, and dithering hides it.
-    sheet.quantize(palette=sheet.quantize(256, Image.Quantize.MAXCOVERAGE)).save(
-        args.output, optimize=True
-    )
+    palette = sheet.quantize(256, Image.Quantize.MAXCOVERAGE)
+    sheet.quantize(palette=palette).save(args.output, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """From a description and a few seeds to the bytes of a picture."""
 
 import numpy as np
+from jaxtyping import Float
 
 from aima_jax.attributes import Description
 from tfds_builders.synthetic_pedestrians import difficulty
@@ -9,8 +10,7 @@ from tfds_builders.synthetic_pedestrians.canvas import Canvas, Frame, noise
 from tfds_builders.synthetic_pedestrians.look import Look
 from tfds_builders.synthetic_pedestrians.person import draw_person
 from tfds_builders.synthetic_pedestrians.pose import Pose
-from tfds_builders.synthetic_pedestrians.sampling import VIEWS, seen_from
-from tfds_builders.synthetic_pedestrians.sampling import draw_person as draw_description
+from tfds_builders.synthetic_pedestrians.sampling import VIEWS, draw_description, seen_from
 from tfds_builders.synthetic_pedestrians.scene import draw_background, draw_occluder
 
 
@@ -39,7 +39,8 @@ def render(
     return jpeg(file, expose(light, np.random.default_rng(camera), canvas.pixels))
 
 
-def _folds(rng: np.random.Generator, shot: Shot) -> np.ndarray:
+def _folds(rng: np.random.Generator, shot: Shot) -> Float[np.ndarray, "height width"]:
+    """How much brighter or darker cloth is for its wrinkles, everywhere in the picture."""
     broad = noise(rng, shot.height, shot.width, (26, 20))
     return 0.6 * (broad + noise(rng, shot.height, shot.width, (56, 40)))
 

@@ -36,7 +36,7 @@ _BAGS = {
 }
 
 
-def draw_person(rng: np.random.Generator) -> Description:
+def draw_description(rng: np.random.Generator) -> Description:
     """Draws a description that lacks the view: dress follows gender, age and season."""
     cold = rng.random()  # 0 in midsummer, 1 in midwinter
     woman = rng.random() < 0.5

@@ -9,59 +9,90 @@ from tfds_builders.synthetic_pedestrians import difficulty
 from tfds_builders.synthetic_pedestrians.canvas import Canvas, Color, Frame, noise
 
 
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A canvas in units of its height, from its lower left corner; the ground ends at `horizon`."""
+
+    canvas: Canvas
+    horizon: float
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(complex(0, self.canvas.height), complex(self.canvas.height))
+
+    @property
+    def right(self) -> float:
+        return self.canvas.width / self.canvas.height
+
+    def tube(
+        self,
+        start: complex,
+        end: complex,
+        widths: tuple[float, ...],
+        color: Color,
+        *,
+        flat: bool = False,
+        **paint: float,
+    ) -> None:
+        shape = self.canvas.tube(self.frame, start, end, widths, flat=flat)
+        self.canvas.paint(shape, color, **paint)
+
+    def leaves(self, rng: np.random.Generator, center: complex, radii: complex) -> None:
+        shape = self.canvas.ellipse(self.frame, center, radii)
+        if shape is None:
+            return
+        height, width = shape.coverage.shape
+        leaves = noise(rng, height, width, (30, 26))
+        shape = dataclasses.replace(shape, coverage=shape.coverage * np.clip(leaves + 1, 0, 1))
+        green = np.array((0.2, 0.38, 0.16), np.float32) * np.float32(rng.uniform(0.4, 1.3))
+        self.canvas.paint(shape, green[:, None, None] * (1 + 0.4 * leaves))
+
+
 def draw_background(
     rng: np.random.Generator, height: int, width: int
 ) -> Float[np.ndarray, "3 height width"]:
     """A street: ground below, something upright behind, and things in between."""
-    canvas = Canvas(np.empty((3, height, width), np.float32))
+    pixels = np.empty((3, height, width), np.float32)
     horizon = rng.uniform(0.25, 0.75)
-    _fill(rng, canvas, 0, round(horizon * height))
-    _fill(rng, canvas, round(horizon * height), height)
-    # One unit is the picture's height, the origin its lower left corner.
-    frame = Frame(complex(0, height), complex(height))
-    right = width / height
+    top = round((1 - horizon) * height)
+    _fill(rng, pixels[:, :top])
+    _fill(rng, pixels[:, top:])
+    place = _Place(Canvas(pixels), horizon)
     for _ in range(rng.poisson(difficulty.CLUTTER)):
-        _THINGS[rng.integers(len(_THINGS))](rng, canvas, frame, right, 1 - horizon)
-    canvas.pixels *= 1 + 0.03 * noise(rng, height, width, (64, 32))
-    return canvas.pixels
+        _THINGS[rng.integers(len(_THINGS))](rng, place)
+    pixels *= 1 + 0.03 * noise(rng, height, width, (64, 32))
+    return pixels
 
 
 def draw_occluder(rng: np.random.Generator, canvas: Canvas) -> None:
     """Sometimes puts something before the person: a post, a low wall, leaves or a shoulder."""
-    frame = Frame(complex(0, canvas.height), complex(canvas.height))
-    right = canvas.width / canvas.height
-    kind, side = rng.integers(4), rng.integers(2)
-    happens, share = rng.random() < difficulty.OCCLUSION, rng.uniform(*difficulty.OCCLUDED)
-    color, shift = _color(rng), rng.random()
-    if not happens:
+    if rng.random() >= difficulty.OCCLUSION:
         return
-    edge = side * right
-    if kind == 0:
-        x, wide = shift * right, 0.5 * share * right
-        shape = canvas.tube(frame, complex(x, 1.1), complex(x, -0.1), (wide,), flat=True)
-        canvas.paint(shape, color)
-    elif kind == 1:
-        shape = canvas.tube(frame, complex(0, share / 2), complex(right, share / 2), (share / 2,))
-        canvas.paint(shape, color, roundness=0.2)
-    elif kind == 2:
-        center = complex(edge, rng.uniform(0, 0.6))
-        _draw_leaves(rng, canvas, frame, center, complex(0.9 * share, 0.3))
+    place = _Place(canvas, 0)
+    right, share = place.right, rng.uniform(*difficulty.OCCLUDED)
+    edge = right * rng.integers(2)
+    kind = rng.choice(("post", "wall", "leaves", "shoulder"))
+    if kind == "post":
+        x = rng.uniform(0, right)
+        half = 0.5 * share * right
+        place.tube(complex(x, 1.1), complex(x, -0.1), (half,), _color(rng), flat=True)
+    elif kind == "wall":
+        y = 0.5 * share
+        place.tube(complex(0, y), complex(right, y), (y,), _color(rng), roundness=0.2)
+    elif kind == "leaves":
+        place.leaves(rng, complex(edge, rng.uniform(0, 0.6)), complex(0.9 * share, 0.3))
     else:
-        top, wide = rng.uniform(0.55, 0.85), share * right
-        shape = canvas.tube(frame, complex(edge, top), complex(edge, -0.1), (0.7 * wide, wide))
-        canvas.paint(shape, color)
-        head = complex(edge, top + 0.07 + wide * 0.6)
-        canvas.paint(canvas.ellipse(frame, head, complex(0.05, 0.07)), 0.3 * _gray(rng))
+        neck, half = rng.uniform(0.55, 0.85), share * right
+        place.tube(complex(edge, neck), complex(edge, -0.1), (0.7 * half, half), _color(rng))
+        head = complex(edge, neck + 0.6 * half + 0.06)
+        place.tube(head, head + 0.03j, (0.05,), 0.3 * _gray(rng))
 
 
-def _fill(rng: np.random.Generator, canvas: Canvas, top: int, bottom: int) -> None:
-    """Fills a band of the canvas with a plain, uneven surface."""
-    height, width = bottom - top, canvas.width
-    if height > 0:
-        uneven = 0.1 * noise(rng, height, width, (6, 4)) + 0.05 * noise(
-            rng, height, width, (24, 14)
-        )
-        canvas.pixels[:, top:bottom] = _gray(rng)[:, None, None] * (1 + uneven)
+def _fill(rng: np.random.Generator, pixels: Float[np.ndarray, "3 height width"]) -> None:
+    """Fills a part of a picture with a plain, uneven surface."""
+    _, height, width = pixels.shape
+    uneven = 0.1 * noise(rng, height, width, (6, 4)) + 0.05 * noise(rng, height, width, (24, 14))
+    pixels[:] = _gray(rng)[:, None, None] * (1 + uneven)
 
 
 def _gray(rng: np.random.Generator) -> Color:
@@ -75,47 +106,33 @@ def _color(rng: np.random.Generator) -> Color:
     return bright if rng.random() < 0.3 else gray
 
 
-def _draw_leaves(
-    rng: np.random.Generator, canvas: Canvas, frame: Frame, center: complex, radii: complex
-) -> None:
-    shape = canvas.ellipse(frame, center, radii)
-    if shape is not None:
-        height, width = shape.coverage.shape
-        leaves = noise(rng, height, width, (30, 26))
-        shape = dataclasses.replace(shape, coverage=shape.coverage * np.clip(leaves + 1, 0, 1))
-        green = np.array((0.2, 0.38, 0.16), np.float32) * np.float32(rng.uniform(0.4, 1.3))
-        canvas.paint(shape, green[:, None, None] * (1 + 0.4 * leaves))
-
-
-def _block(rng, canvas, frame, right, ground):
+def _block(rng: np.random.Generator, place: _Place) -> None:
     """A door, a poster, a window, a car: something with straight edges."""
-    x, y = rng.uniform(-0.1, right + 0.1), rng.uniform(0.5 * ground, 1)
-    high, wide = rng.uniform(0.03, 0.25), rng.uniform(0.02, 0.2)
-    shape = canvas.tube(frame, complex(x, y + high), complex(x, y - high), (wide,), flat=True)
-    canvas.paint(shape, _color(rng), roundness=rng.uniform(0, 0.25))
+    middle = complex(rng.uniform(-0.1, place.right + 0.1), rng.uniform(0.5 * place.horizon, 1))
+    half_height, half_width = rng.uniform(0.03, 0.25) * 1j, rng.uniform(0.02, 0.2)
+    top, bottom, roundness = middle + half_height, middle - half_height, rng.uniform(0, 0.25)
+    place.tube(top, bottom, (half_width,), _color(rng), flat=True, roundness=roundness)
 
 
-def _post(rng, canvas, frame, right, ground):
+def _post(rng: np.random.Generator, place: _Place) -> None:
     """A lamp post, a trunk, a door frame."""
-    x, foot = rng.uniform(0, right), rng.uniform(0.4 * ground, ground)
-    wide = rng.uniform(0.005, 0.03)
-    shape = canvas.tube(frame, complex(x, 1.1), complex(x, foot), (wide,), flat=True)
-    canvas.paint(shape, _gray(rng))
+    x, foot = rng.uniform(0, place.right), place.horizon * rng.uniform(0.4, 1)
+    half_width = rng.uniform(0.005, 0.03)
+    place.tube(complex(x, 1.1), complex(x, foot), (half_width,), _gray(rng), flat=True)
 
 
-def _line(rng, canvas, frame, right, ground):
+def _line(rng: np.random.Generator, place: _Place) -> None:
     """A kerb, a joint between tiles, a road marking."""
-    a = complex(-0.1, rng.uniform(-0.1, ground))
-    b = complex(right + 0.1, rng.uniform(-0.1, ground))
-    shape = canvas.tube(frame, a, b, (rng.uniform(0.002, 0.014),))
-    canvas.paint(shape, _gray(rng), roundness=0, opacity=0.7)
+    left = complex(-0.1, rng.uniform(-0.1, place.horizon))
+    right = complex(place.right + 0.1, rng.uniform(-0.1, place.horizon))
+    half_width = rng.uniform(0.002, 0.014)
+    place.tube(left, right, (half_width,), _gray(rng), roundness=0, opacity=0.7)
 
 
-def _bush(rng, canvas, frame, right, ground):
-    """Leaves."""
-    center = complex(rng.uniform(0, right), rng.uniform(0.8 * ground, 1))
+def _bush(rng: np.random.Generator, place: _Place) -> None:
+    center = complex(rng.uniform(0, place.right), rng.uniform(0.8 * place.horizon, 1))
     radii = complex(rng.uniform(0.05, 0.16), rng.uniform(0.05, 0.14))
-    _draw_leaves(rng, canvas, frame, center, radii)
+    place.leaves(rng, center, radii)
 
 
 _THINGS = (_block, _block, _post, _line, _line, _bush)

@@ -5,14 +5,16 @@ anywhere, in any order.
 """
 
 import dataclasses
+import itertools
 import re
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import UInt8
 
 from aima_jax.attributes.synthetic import synthetic_schema
 from tfds_builders.synthetic_pedestrians.rendering import render
-from tfds_builders.synthetic_pedestrians.sampling import VIEWS, draw_person, seen_from
+from tfds_builders.synthetic_pedestrians.sampling import VIEWS, draw_description, seen_from
 
 SPLITS = ("train", "val", "test")
 
@@ -24,6 +26,9 @@ _CAMERAS = 6
 
 # What the seed is combined with, so that no two subjects share random numbers.
 _PICTURE, _IDENTITY, _CAMERA, _PEOPLE = range(4)
+
+# Its bits, and the number of the person who makes it.
+_Category = tuple[UInt8[np.ndarray, "attributes"], int]
 
 _NAME = re.compile(r"train(\d+)-val(\d+)-test(\d+)-seed(\d+)")
 
@@ -81,8 +86,10 @@ class SplitPlan:
     people: tuple[int, ...]
 
     def assignment(self, index: int) -> Assignment:
-        """Which category, identity and camera a picture shows; the first ones cover every category
-        twice, the rest more often those with low numbers."""
+        """Which category, identity and camera a picture shows.
+
+        The first pictures cover every category twice, the rest more often those with low numbers.
+        """
         rng = np.random.default_rng(self._sequence(index))
         count = len(self.categories)
         popular = int(count * rng.random() ** 1.5)
@@ -111,34 +118,31 @@ class SplitPlan:
 def plan(size: Size) -> dict[str, SplitPlan]:
     """Plans the splits: half of the validation and test categories never occur in training."""
     rng = np.random.default_rng(np.random.SeedSequence((size.seed, _PEOPLE)))
-    known: set[bytes] = set()
-    person = 0
-
-    def new_categories(count: int) -> list[tuple[np.ndarray, int]]:
-        nonlocal person
-        found = []
-        while len(found) < count:
-            description, views = draw_person(rng), rng.permutation(VIEWS)[: rng.integers(1, 4)]
-            for view in views:
-                bits = synthetic_schema.encode(seen_from(description, str(view)))
-                if bits.tobytes() not in known and len(found) < count:
-                    known.add(bits.tobytes())
-                    found.append((bits, person))
-            person += 1
-        return found
-
-    train: list[tuple[np.ndarray, int]] = []
+    strangers = _new_categories(rng)
+    train: list[_Category] = []
     plans = {}
     for split in SPLITS:
         pictures = getattr(size, split)
-        share = max(pictures // _PICTURES_PER_CATEGORY[split], 1)
-        count = min(share, _MOST_CATEGORIES[split])
-        seen = min(round(_SEEN * count), len(train))
+        count = max(pictures // _PICTURES_PER_CATEGORY[split], 1)
+        count = min(count, _MOST_CATEGORIES[split])
+        seen = 0 if split == "train" else min(round(_SEEN * count), len(train))
         chosen = [train[i] for i in rng.permutation(len(train))[:seen]]
-        chosen += new_categories(count - seen)
-        train = train or chosen
+        chosen += itertools.islice(strangers, count - seen)
+        if split == "train":
+            train = chosen
         chosen = [chosen[i] for i in rng.permutation(count)]
-        categories = np.stack([bits for bits, _ in chosen])
-        people = tuple(owner for _, owner in chosen)
-        plans[split] = SplitPlan(split, size.seed, pictures, categories, people)
+        bits, people = zip(*chosen, strict=True)
+        plans[split] = SplitPlan(split, size.seed, pictures, np.stack(bits), people)
     return plans
+
+
+def _new_categories(rng: np.random.Generator) -> Iterator[_Category]:
+    """Ever new categories: one person after the other, seen from one to three sides."""
+    known = set()
+    for person in itertools.count():
+        description = draw_description(rng)
+        for view in rng.permutation(VIEWS)[: rng.integers(1, 4)].tolist():
+            bits = synthetic_schema.encode(seen_from(description, view))
+            if bits.tobytes() not in known:
+                known.add(bits.tobytes())
+                yield bits, person
