@@ -71,11 +71,16 @@ def test_prepare_takes_any_size_and_keeps_sizes_apart(tmp_path):
 
 
 def test_the_contact_sheet_shows_a_strip_for_each_category():
-    sheet = contact_sheet(plan(Size(10, 4, 60, 0))["test"], rows=1, columns=2)
+    sheet = contact_sheet(plan(Size(10, 4, 300, 0))["test"], rows=1, columns=2)
     pixels = np.asarray(sheet)
     blank = (pixels == 255).all(-1)
     assert sheet.width > sheet.height
     assert 0.5 < 1 - blank.mean() < 0.95
+
+
+def test_a_sheet_of_too_small_a_set_is_refused():
+    with pytest.raises(ValueError, match="larger --size"):
+        contact_sheet(plan(SIZE)["test"], rows=6, columns=2)
 
 
 @pytest.mark.slow

@@ -31,7 +31,11 @@ def contact_sheet(split: SplitPlan, rows: int, columns: int) -> Image.Image:
 
 
 def _categories(split: SplitPlan, count: int) -> list[list[int]]:
-    """Pictures of the first categories that have enough, the views by turns."""
+    """Pictures of the first categories that have enough, the views by turns.
+
+    Raises:
+        ValueError: too few categories have.
+    """
     pictures: dict[str, dict[bytes, list[int]]] = {view: {} for view in VIEWS}
     for index in range(split.pictures):
         attributes = split.assignment(index).attributes
@@ -41,7 +45,13 @@ def _categories(split: SplitPlan, count: int) -> list[list[int]]:
         [found[:_PICTURES] for found in pictures[view].values() if len(found) >= _PICTURES]
         for view in VIEWS
     ]
-    return [found for turn in zip(*enough, strict=False) for found in turn][:count]
+    by_turns = [found for turn in zip(*enough, strict=False) for found in turn]
+    if len(by_turns) < count:
+        raise ValueError(
+            f"{len(by_turns)} categories have {_PICTURES} pictures; expected {count}: ask for "
+            "fewer rows or a larger --size"
+        )
+    return by_turns[:count]
 
 
 def _strip(split: SplitPlan, pictures: list[int]) -> Image.Image:
