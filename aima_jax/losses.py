@@ -110,7 +110,7 @@ def masked_attribute_prediction(
 ) -> Scalar:
     """MAP: mean cross-entropy over the positions where `mask` is True; 0 where there are none.
 
-    What stands at the other positions touches neither value nor gradient.
+    Targets at the other positions may be anything.
 
     Raises ValueError where shapes disagree.
     """
@@ -120,7 +120,7 @@ def masked_attribute_prediction(
         mask=(mask, "batch k"),
     )
     mask = jnp.asarray(mask, bool)
-    losses = _cross_entropy(jnp.where(mask[..., None], logits, 0), jnp.where(mask, targets, 0))
+    losses = _cross_entropy(logits, jnp.where(mask, targets, 0))
     return jnp.sum(losses, where=mask) / jnp.maximum(jnp.sum(mask), 1)
 
 
