@@ -50,12 +50,7 @@ BANDS = {
 
 
 def picture(description, number=0, *, identity=0, camera=0):
-    data = render(
-        description,
-        picture=np.random.SeedSequence((1, number)),
-        identity=np.random.SeedSequence((2, identity)),
-        camera=np.random.SeedSequence((3, camera)),
-    )
+    data = render(description, picture=(1, number), identity=(2, identity), camera=(3, camera))
     return np.asarray(PIL.Image.open(io.BytesIO(data)))
 
 

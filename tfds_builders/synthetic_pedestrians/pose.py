@@ -156,43 +156,31 @@ def _from_the_side(build: Build, pose: Pose, *, old: bool, carrying: bool) -> Sk
     facing = pose.facing
     lean = pose.lean + (15 if old else 0)
     stride = pose.stride * (0.6 if old else 1)
-    hip = complex(0, build.hip_y)
+    strides = [_stride(build, pose, step) for step in (-stride, stride)]
+    # The lower foot is on the ground.
+    hip = complex(0, 0.05 - min(to_ankle.imag for _, to_ankle in strides))
+    legs = tuple(Limb(hip, hip + to_knee, hip + to_ankle) for to_knee, to_ankle in strides)
     neck = hip + (build.neck_y - build.hip_y) * _up(facing * lean)
-    thigh, shin = build.hip_y - build.knee_y, build.knee_y - 0.05
-    arms, legs = [], []
+    shoulder = neck + 0.045 * _down(facing * -20)
+    arms = []
     for index, step in enumerate((-stride, stride)):
-        angle = 26 * step
-        flex = 6 + 12 * pose.knees + max(-angle, 0) * 0.9
-        knee = hip + thigh * _down(facing * angle)
-        ankle = knee + shin * _down(facing * (angle - flex))
-        legs.append(Limb(hip, knee, ankle, step))
-        shoulder = neck + 0.045 * _down(facing * -20)
         straight = carrying and index == 1
         swing = 0 if straight else -30 * step * pose.swing
-        elbow = shoulder + 0.5 * build.arm * _down(facing * swing)
         bend = 6 if straight else 12 + pose.elbows[index]
+        elbow = shoulder + 0.5 * build.arm * _down(facing * swing)
         hand = elbow + 0.46 * build.arm * _down(facing * (swing + bend))
         arms.append(Limb(shoulder, elbow, hand))
-    drop = min(leg.end.imag for leg in legs) - 0.05
-    forward = 0.012 + (0.03 if old else 0)
+    forward = 0.042 if old else 0.012
     head = neck + complex(facing * forward, 0.98 * build.head.imag + 0.018 - 0.3 * forward)
-    figure = Skeleton(build, facing, head, neck, (hip + neck) / 2, hip, tuple(arms), tuple(legs))
-    return _moved(figure, complex(0, -drop))
+    return Skeleton(build, facing, head, neck, (hip + neck) / 2, hip, tuple(arms), legs)
 
 
-def _moved(figure: Skeleton, offset: complex) -> Skeleton:
-    def limb(limb: Limb) -> Limb:
-        return Limb(limb.root + offset, limb.middle + offset, limb.end + offset, limb.toward)
-
-    return dataclasses.replace(
-        figure,
-        head=figure.head + offset,
-        neck=figure.neck + offset,
-        waist=figure.waist + offset,
-        hip=figure.hip + offset,
-        arms=tuple(limb(arm) for arm in figure.arms),
-        legs=tuple(limb(leg) for leg in figure.legs),
-    )
+def _stride(build: Build, pose: Pose, step: float) -> tuple[complex, complex]:
+    """From the hip to the knee and to the ankle of a leg that is ahead where `step` is positive."""
+    angle = 26 * step
+    flex = 6 + 12 * pose.knees + 0.9 * max(-angle, 0)
+    to_knee = (build.hip_y - build.knee_y) * _down(pose.facing * angle)
+    return to_knee, to_knee + (build.knee_y - 0.05) * _down(pose.facing * (angle - flex))
 
 
 def _down(degrees: float) -> complex:

@@ -17,16 +17,16 @@ from tfds_builders.synthetic_pedestrians.scene import draw_background, draw_occl
 def render(
     description: Description,
     *,
-    picture: np.random.SeedSequence,
-    identity: np.random.SeedSequence,
-    camera: np.random.SeedSequence,
+    picture: tuple[int, ...],
+    identity: tuple[int, ...],
+    camera: tuple[int, ...],
 ) -> bytes:
     """Renders a person of whom every group of the schema is described, as a JPEG file.
 
     The three seeds decide, apart from the description, what differs from picture to picture (pose,
     framing, scene, light), what an identity keeps, and what is the camera's own.
     """
-    generators = map(np.random.default_rng, picture.spawn(7))
+    generators = map(np.random.default_rng, np.random.SeedSequence(picture).spawn(7))
     pose, framing, scene, passer_by, occlusion, light, file = generators
     look, shot = Look.draw(np.random.default_rng(identity)), Shot.draw(framing)
     folds = _folds(scene, shot)

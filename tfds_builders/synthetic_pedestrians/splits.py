@@ -25,7 +25,7 @@ _LOOKS = 3  # identities that share a description
 _CAMERAS = 6
 
 # What the seed is combined with, so that no two subjects share random numbers.
-_PICTURE, _IDENTITY, _CAMERA, _PEOPLE = range(4)
+_PEOPLE, _ASSIGNMENT, _PICTURE, _IDENTITY, _CAMERA = range(5)
 
 # Its bits, and the number of the person who makes it.
 _Category = tuple[UInt8[np.ndarray, "attributes"], int]
@@ -90,13 +90,14 @@ class SplitPlan:
 
         The first pictures cover every category twice, the rest more often those with low numbers.
         """
-        rng = np.random.default_rng(self._sequence(index))
+        split = SPLITS.index(self.name)
+        rng = np.random.default_rng((self.seed, _ASSIGNMENT, split, index))
         count = len(self.categories)
         popular = int(count * rng.random() ** 1.5)
         category = index % count if index < 2 * count else popular
         look, camera = rng.integers((_LOOKS, _CAMERAS)).tolist()
         # Nobody is in two splits.
-        identity = (self.people[category] * _LOOKS + look) * len(SPLITS) + SPLITS.index(self.name)
+        identity = (self.people[category] * _LOOKS + look) * len(SPLITS) + split
         filename = f"{self.name}/{index:07}_{identity:06}_c{camera}.jpg"
         return Assignment(self.categories[category], identity, camera, filename)
 
@@ -105,19 +106,15 @@ class SplitPlan:
         shown = self.assignment(index)
         return render(
             synthetic_schema.decode(shown.attributes),
-            picture=self._sequence(index, 1),
-            identity=np.random.SeedSequence((self.seed, _IDENTITY, shown.identity)),
-            camera=np.random.SeedSequence((self.seed, _CAMERA, shown.camera)),
+            picture=(self.seed, _PICTURE, SPLITS.index(self.name), index),
+            identity=(self.seed, _IDENTITY, shown.identity),
+            camera=(self.seed, _CAMERA, shown.camera),
         )
-
-    def _sequence(self, index: int, *more: int) -> np.random.SeedSequence:
-        split = SPLITS.index(self.name)
-        return np.random.SeedSequence((self.seed, _PICTURE, split, index, *more))
 
 
 def plan(size: Size) -> dict[str, SplitPlan]:
     """Plans the splits: half of the validation and test categories never occur in training."""
-    rng = np.random.default_rng(np.random.SeedSequence((size.seed, _PEOPLE)))
+    rng = np.random.default_rng((size.seed, _PEOPLE))
     strangers = _new_categories(rng)
     train: list[_Category] = []
     plans = {}
