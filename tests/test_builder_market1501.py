@@ -19,6 +19,7 @@ from stand_ins import (
 
 from aima_jax.attributes import market1501_schema
 from tfds_builders import prepared
+from tfds_builders.describe import describe
 from tfds_builders.market1501_attribute import Market1501Attribute
 from tfds_builders.market1501_attribute.builder import read_labels
 from tfds_builders.prepare import check, prepare
@@ -118,6 +119,8 @@ def test_full_size(full_market, shared_data, tmp_path):
     assert list(test["filename"]) == sorted(
         [f"bounding_box_test/{name}" for name in kept] + [f"query/{name}" for name in real["query"]]
     )
+    report = describe(folder).splits["test"]
+    assert (report.people, report.seen.sum(), (~report.seen).sum()) == (750, 169, 315)
     by_person = read_labels(shared_data / LABELS)
     for split, labels in (("train", train), ("test", test)):
         for name, identity, camera, bits in zip(

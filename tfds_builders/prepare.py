@@ -96,6 +96,17 @@ def find(dataset: str, *, data_dir: _Place = None) -> pathlib.Path | None:
     return folder
 
 
+def require(dataset: str, *, data_dir: _Place = None) -> pathlib.Path:
+    """Returns the folder of a prepared dataset; as `find`, but FileNotFoundError for none."""
+    folder = find(dataset, data_dir=data_dir)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{_folder(dataset, data_dir)}: {dataset} is not prepared there; run python -m "
+            f"tfds_builders.prepare {dataset}, or give its --data_dir"
+        )
+    return folder
+
+
 def check(dataset: str, *, data_dir: _Place = None) -> dict[str, Any]:
     """Verifies a prepared dataset against its counts and checksums, and returns its manifest.
 
@@ -103,13 +114,7 @@ def check(dataset: str, *, data_dir: _Place = None) -> dict[str, Any]:
         FileNotFoundError: it is not prepared.
         ValueError: naming every file that is damaged, missing, or does not belong there.
     """
-    folder = _folder(dataset, data_dir)
-    if not folder.exists():
-        raise FileNotFoundError(
-            f"{folder}: {dataset} is not prepared there; run python -m tfds_builders.prepare "
-            f"{dataset}, or give its --data_dir"
-        )
-    return prepared.verify(folder)
+    return prepared.verify(require(dataset, data_dir=data_dir))
 
 
 def _builder(dataset: str) -> tuple[type["PersonSearchBuilder"], str]:
