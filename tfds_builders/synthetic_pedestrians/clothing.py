@@ -79,7 +79,7 @@ def _draw_trouser_leg(drawing: Drawing, leg: Limb, color: Color) -> None:
 def _draw_seat(drawing: Drawing, color: Color) -> None:
     body = drawing.body
     wide = body.build.hip
-    top, crotch = body.hip + 0.06j, body.hip - 0.055j
+    top, crotch = body.hip + 0.01j, body.hip - 0.055j
     drawing.tube(top, crotch, (0.92 * wide, wide, 0.8 * wide), color, flat=True, cloth=_FOLDS)
     if not body.turned:
         drawing.tube(body.hip - 0.02j, body.hip - 0.1j, (0.003,), color * 0.7, roundness=0)
@@ -93,8 +93,8 @@ def _draw_skirt(drawing: Drawing, color: Color) -> None:
     reach = max(max(knees) - min(knees), body.build.hip) / 2 + (0.062 if long else 0.066)
     hem = complex((max(knees) + min(knees)) / 2, hem_y)
     wide = body.build.hip
-    widths = (0.86 * wide, 1.06 * wide, 0.5 * (1.1 * wide + reach), 1.02 * reach)
-    shape = drawing.canvas.tube(drawing.frame, body.hip + 0.07j, hem, widths, flat=True)
+    widths = (0.94 * wide, 1.06 * wide, 0.5 * (1.1 * wide + reach), 1.02 * reach)
+    shape = drawing.canvas.tube(drawing.frame, body.hip + 0.01j, hem, widths, flat=True)
     if shape is None:
         return
     pleats = 0.12 * _bands(shape.side, 0.4, drawing.look.pattern, 0.5) - 0.06
@@ -127,7 +127,7 @@ def _outline(drawing: Drawing) -> tuple[tuple[float, ...], tuple[float, ...]]:
     chest, waist, hip = build.chest, build.waist, build.hip
     woman = drawing.description["gender"] == "female"
     if not turned:
-        upper = (0.045, build.shoulder, build.shoulder + 0.016, chest + 0.004)
+        upper = (0.045, build.shoulder + 0.006, build.shoulder + 0.016, chest + 0.006)
         widths = (*upper, (chest + waist) / 2, waist, (waist + hip) / 2 + 0.004, hip + 0.006)
         return widths, widths
     bust = 0.028 if woman and drawing.description["age"] != "child" else 0.0

@@ -137,7 +137,7 @@ def _from_front_or_back(build: Build, pose: Pose, *, old: bool, carrying: bool) 
     arms, legs = [], []
     for index, side in enumerate((-1, 1)):
         straight = carrying and side == pose.carrying
-        shoulder = neck + complex(side * (build.shoulder - 0.008), -0.048)
+        shoulder = neck + complex(side * (build.shoulder - 0.01), -0.054)
         spread = pose.spread[index] * (0.6 if straight else 1)
         elbow = shoulder + 0.5 * build.arm * _down(side * spread)
         bend = 4 if straight else pose.elbows[index]
