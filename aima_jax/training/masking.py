@@ -64,31 +64,36 @@ def mask_phrases(
     if capacity < 1:
         raise ValueError(f"capacity is {capacity}; expected at least 1 token a sentence")
 
+    attribute_words = jnp.asarray(attribute_words, tokens.dtype)
+
     def mask_row(row: Array, tokens: Array, phrase_ids: Array) -> tuple[Array, ...]:
         choice_key, fate_key, word_key = jax.random.split(jax.random.fold_in(key, row), 3)
-        length = len(tokens)
-        member = phrase_ids == jnp.arange(length)[:, None]  # [phrases, tokens]
-        size = jnp.sum(member, axis=-1)
-        choice = jax.random.uniform(choice_key, length)
-        choice = jnp.where((size > 0) & (size <= capacity), choice, jnp.inf)
-        chosen = jnp.isfinite(choice) & ((choice < mask_rate) | (choice == jnp.min(choice)))
-        # The draws, being independent of the phrases, also order them for admission.
-        before = jnp.where(chosen & (choice <= choice[:, None]), size, 0)
-        chosen &= jnp.sum(before, axis=-1) <= capacity
+        member = phrase_ids == jnp.arange(len(tokens))[:, None]  # [phrases, tokens]
+        chosen = _choose(choice_key, jnp.sum(member, axis=-1), mask_rate, capacity)
+        fate = jax.random.uniform(fate_key, chosen.shape)
+        words = jax.random.choice(word_key, attribute_words, tokens.shape)
 
-        fate = jax.random.uniform(fate_key, length)
-        words = attribute_words[jax.random.randint(word_key, length, 0, len(attribute_words))]
-
-        def at_tokens(phrases: Array) -> Array:
+        def tokens_of(phrases: Array) -> Array:
             return jnp.any(member & phrases[:, None], axis=0)
 
-        hidden = at_tokens(chosen & (fate < MASKED_SHARE))
-        replaced = at_tokens(chosen & (fate >= MASKED_SHARE) & (fate < MASKED_SHARE + RANDOM_SHARE))
-        masked = jnp.where(hidden, MASK_TOKEN, jnp.where(replaced, words, tokens))
-        counts = at_tokens(chosen)
+        counts = tokens_of(chosen)
+        hidden = tokens_of(chosen & (fate < MASKED_SHARE))
+        stays = tokens_of(chosen & (fate >= MASKED_SHARE + RANDOM_SHARE))
+        masked = jnp.where(hidden, MASK_TOKEN, jnp.where(counts & ~stays, words, tokens))
         (positions,) = jnp.nonzero(counts, size=capacity, fill_value=0)
         mask = jnp.arange(capacity) < jnp.sum(counts)
         return masked, positions.astype(jnp.int32), tokens[positions], mask
 
-    attribute_words = jnp.asarray(attribute_words, tokens.dtype)
     return jax.vmap(mask_row)(jnp.arange(len(tokens)), tokens, phrase_ids)
+
+
+def _choose(
+    key: PRNGKeyArray, size: Int[Array, "phrases"], mask_rate: float, capacity: int
+) -> Bool[Array, "phrases"]:
+    """Chooses phrases by their numbers of tokens; those of no token do not exist."""
+    draw = jax.random.uniform(key, size.shape)
+    draw = jnp.where((size > 0) & (size <= capacity), draw, jnp.inf)
+    chosen = (draw < mask_rate) | ((draw == jnp.min(draw)) & jnp.isfinite(draw))
+    # The draws know nothing of the phrases' places, so their order serves for admission as well.
+    up_to_here = jnp.sum(jnp.where(chosen & (draw <= draw[:, None]), size, 0), axis=-1)
+    return chosen & (up_to_here <= capacity)
