@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aima_jax.attributes.synthetic import synthetic_schema
+from tfds_builders.synthetic_pedestrians import splits as module
 from tfds_builders.synthetic_pedestrians.splits import SPLITS, Size, plan
 
 SIZE = Size(train=600, val=60, test=150, seed=4)
@@ -86,6 +87,20 @@ def test_the_plan_follows_from_the_seed_alone(splits):
         assert rows(splits[name]) != rows(other[name])
         assert splits[name].render(3) == again[name].render(3)
         assert splits[name].render(3) != other[name].render(3)
+
+
+def test_an_identity_and_a_camera_keep_their_seed_and_pictures_do_not(splits, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(module, "render", lambda description, **given: seeds.append(given))
+    kept = {"identity": {}, "camera": {}}
+    for index in range(60):
+        shown = splits["train"].assignment(index)
+        splits["train"].render(index)
+        for kind, by_number in kept.items():
+            seed = seeds[-1][kind]
+            assert by_number.setdefault(getattr(shown, kind), seed) == seed
+    assert all(len(set(known.values())) == len(known) > 1 for known in kept.values())
+    assert len({given["picture"] for given in seeds}) == 60
 
 
 def test_labels_are_the_same_on_every_platform():
