@@ -1,4 +1,4 @@
-"""A process that renders every so manieth picture of a split onto stdout."""
+"""A process that renders every n-th picture of a split onto stdout."""
 
 import signal
 import sys
