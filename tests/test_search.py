@@ -372,7 +372,7 @@ def test_the_command_line_prints_and_draws_what_it_found(workdir, folder, tmp_pa
     assert "A woman wears a red top." in printed.out
     lines = printed.out.splitlines()
     for place, (index, score) in enumerate(ranked, start=1):
-        assert f"{place:4}  {score:6.3f}  {gallery.names[index]}" in lines
+        assert f"{place:4}  {score:z6.3f}  {gallery.names[index]}" in lines
     assert "broken.jpg" in printed.err
     with Image.open(out) as drawn:
         assert drawn.format == "PNG"

@@ -142,7 +142,7 @@ def draw_ranking(
         canvas.paste(tile, (x + (width - tile.width) // 2, y + (height - tile.height) // 2))
         below = y + height + _CAPTION_SIZE // 3
         pen.text((x, below), f"{place + 1}{mark}", color if mark else _PALE_INK, caption_font)
-        pen.text((x + width, below), f"{score:.2f}", _PALE_INK, caption_font, anchor="ra")
+        pen.text((x + width, below), f"{score:z.2f}", _PALE_INK, caption_font, anchor="ra")
     return canvas
 
 

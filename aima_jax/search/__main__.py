@@ -49,7 +49,7 @@ def _search(options: argparse.Namespace) -> None:
     print(f"{sentence}\nin {len(gallery.names)} pictures of {options.images}:")
     ranked = search.rank(feature, gallery.features, options.k)
     for place, (index, score) in enumerate(ranked, start=1):
-        print(f"{place:4}  {score:6.3f}  {gallery.names[index]}")
+        print(f"{place:4}  {score:z6.3f}  {gallery.names[index]}")
     if options.out:
         folder = pathlib.Path(options.images)
         pictures = [open_picture(folder / gallery.names[index]) for index, _ in ranked]

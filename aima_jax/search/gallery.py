@@ -63,7 +63,7 @@ class IndexedFolder:
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             with temporary.open("wb") as file:
-                np.savez(file, **dataclasses.asdict(self))
+                np.savez(file, **vars(self))
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
