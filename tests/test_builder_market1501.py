@@ -237,6 +237,12 @@ def spoil_code(root):
     scipy.io.savemat(root / "market_attribute.mat", content)
 
 
+def spoil_identities(root):
+    content = market_labels({"train": ("0002", "0007"), "test": ("0001", "0003")})
+    content["market_attribute"]["train"]["image_index"][0, 1] = "seven"
+    scipy.io.savemat(root / "market_attribute.mat", content)
+
+
 def spoil_label_count(root):
     content = market_labels({"train": ("0002", "0007"), "test": ("0001", "0003")})
     content["market_attribute"]["train"]["age"] = np.ones(3, np.uint8)
@@ -261,6 +267,10 @@ def spoil_folder(root):
         (spoil_labels_without_half, r"\.mat: not Market-1501's .*market_attribute lacks train"),
         (spoil_labels_without_field, r"\.mat: .*market_attribute\.test lacks uppurple"),
         (spoil_code, r"\.mat: market_attribute\.train\.age is 9 for 0007; expected one of 1, 2"),
+        (
+            spoil_identities,
+            r"\.mat: market_attribute\.train\.image_index names a person twice, or not",
+        ),
         (spoil_label_count, r"\.mat: market_attribute\.train\.age has 3 values for 2 people"),
         (spoil_folder, r"query: no such folder; expected it beside"),
     ],

@@ -97,6 +97,13 @@ def test_layouts(tmp_path, pictures, labels, level):
     assert splits["val"].records[0].filename == f"{pictures}/000007.jpg"
 
 
+def test_empty_split(tmp_path):
+    """A cut without pictures to validate on has no such split."""
+    raw = small_pa100k(tmp_path / "raw", train=3, val=0, test=2)
+    folder = prepare("pa100k", manual_dir=raw, data_dir=tmp_path / "data")
+    assert prepared.verify(folder)["counts"] == {"train": 3, "test": 2}
+
+
 def write_labels(root, change):
     content = pa100k_labels(COUNTS)
     change(content)

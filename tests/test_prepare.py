@@ -21,6 +21,7 @@ from aima_jax.attributes import AttributeSchema, pa100k_schema
 from tfds_builders import prepared
 from tfds_builders.pictures import check_picture, in_threads
 from tfds_builders.prepare import check, find, main, prepare
+from tfds_builders.records import PersonSearchBuilder, Record, Split
 
 PREPARE = (sys.executable, "-m", "tfds_builders.prepare", "pa100k")
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
@@ -306,6 +307,22 @@ def test_needs_no_tensorflow():
         "tfds_builders.peta, tfds_builders.pa100k; assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_builder_must_give_as_many_records_as_it_says(tmp_path, count):
+    class Miscounting(PersonSearchBuilder, skip_registration=True):
+        """Says that there are three."""
+
+        schema = pa100k_schema
+
+        def splits(self, manual_dir):
+            bits = np.zeros(26, np.uint8)
+            records = [Record(f"{number}.jpg", picture(0), bits) for number in range(count)]
+            return {"train": Split(3, records)}
+
+    with pytest.raises(ValueError, match=r"argument 2 is (shorter|longer) than argument 1"):
+        Miscounting(data_dir=tmp_path, file_format="array_record").download_and_prepare()
 
 
 @settings(deadline=None, max_examples=300)

@@ -174,7 +174,9 @@ def _statistic(values: np.ndarray, name: str) -> float:
 
 def main() -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tfds_builders.describe", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tfds_builders.describe", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("dataset", help="as given to tfds_builders.prepare")
     parser.add_argument("--data_dir", help="prepared datasets; ~/tensorflow_datasets by default")
     parser.add_argument("--picture", help="a PNG file; <dataset>.png by default")

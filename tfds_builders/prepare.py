@@ -226,7 +226,9 @@ def _stored(builder: Any, split: str) -> tuple[prepared.Labels, str]:
 
 def main() -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tfds_builders.prepare", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tfds_builders.prepare", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("dataset", help=f"one of {', '.join(DATASETS)}, or as peta/random1")
     parser.add_argument("--manual_dir", help="the raw files; TFDS's manual folder by default")
     parser.add_argument("--data_dir", help="the prepared ones; ~/tensorflow_datasets by default")

@@ -109,13 +109,14 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         manual_dir = None
         if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
             manual_dir = pathlib.Path(dl_manager.manual_dir)
-        return {name: _shards(name, split) for name, split in self.splits(manual_dir).items()}
+        splits = self.splits(manual_dir)
+        return {name: _shards(name, split) for name, split in splits.items() if split.size}
 
 
 def _shards(name: str, split: Split) -> list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]:
     """The split cut into shards, which TFDS writes one after the other."""
     examples = progress(in_threads(_example, split.records), split.size, name)
-    numbered = enumerate(examples)
+    numbered = zip(range(split.size), examples, strict=True)
     return [
         functools.partial(itertools.islice, numbered, _RECORDS_PER_SHARD)
         for _ in range(0, split.size, _RECORDS_PER_SHARD)

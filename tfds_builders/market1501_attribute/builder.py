@@ -21,8 +21,9 @@ _PICTURES = {"bounding_box_train": 12_936, "bounding_box_test": 13_115, "query":
 _PEOPLE = {"train": 751, "test": 750}
 # Distractors and false detections of the test folder.
 _NOBODY = ("0000", "-1")
+_IDENTITY = re.compile(r"\d{4}", re.A)
 # Some names of the original end twice.
-_FILE_NAME = re.compile(r"(?P<identity>\d{4}|-1)_c(?P<camera>\d)s\d_\d{6}_\d{2}(\.jpg){1,2}")
+_FILE_NAME = re.compile(r"(?P<identity>\d{4}|-1)_c(?P<camera>\d)s\d_\d{6}_\d{2}(\.jpg){1,2}", re.A)
 
 # A person's attributes by identity, as the file names spell it.
 _Labels = dict[str, UInt8[np.ndarray, "attributes"]]
@@ -80,8 +81,10 @@ def read_labels(path: pathlib.Path) -> dict[str, _Labels]:
 def _labels(half: Mapping[str, np.ndarray], path: pathlib.Path, where: str) -> _Labels:
     label_files.require_fields(half, (*FIELDS, "image_index"), path, _NAME, where)
     identities = label_files.strings(half["image_index"], path, f"{where}.image_index")
-    if len(set(identities)) != len(identities):
-        raise ValueError(f"{path}: {where}.image_index names a person twice")
+    if len(set(identities)) != len(identities) or not all(map(_IDENTITY.fullmatch, identities)):
+        raise ValueError(
+            f"{path}: {where}.image_index names a person twice, or not by four digits as 0002"
+        )
     people = {identity: np.zeros(market1501_schema.size, np.uint8) for identity in identities}
     for field, bit_of_code in FIELDS.items():
         codes = label_files.integers(half[field], path, f"{where}.{field}")
