@@ -28,7 +28,8 @@ import psutil
 
 from aima_jax.evaluation.metrics import METRICS
 from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels, removed_images
-from aima_jax.evaluation.ranking import Gallery, evaluate_rankings, top_k
+from aima_jax.evaluation.ranking import evaluate_rankings, top_k
+from aima_jax.evaluation.similarity import Gallery
 
 DIM = 512
 DATASET = "pa100k"  # its rules of `sal` need no cameras
@@ -158,9 +159,9 @@ def benchmark_search(rounds: int, images: int, threads: int) -> None:
     features = normalised(images, 4)
     index = faiss.IndexFlatIP(DIM)
     index.add(features)
-    gallery = Gallery(features)
+    gallery = Gallery(features, held=True)
     del features
-    held = sum(block.features.nbytes for block in gallery.blocks) / 1e6
+    held = sum(block.features.nbytes for block in gallery) / 1e6
     print(f"\nsearch: ten of {images} × {DIM}; ours holds {held:.0f} MB, ", end="")
     print(f"faiss {faiss.__version__} {index.ntotal * index.code_size / 1e6:.0f} MB")
     for batch in (1, 16, 256):

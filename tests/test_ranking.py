@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 
 from aima_jax.evaluation import ranking, retrieval_metrics
 from aima_jax.evaluation.protocols import GalleryLabels, removed_images
-from aima_jax.evaluation.ranking import Gallery, evaluate_rankings, top_k
-from aima_jax.evaluation.similarity import blocks, gallery_mesh, replicate, similarities
+from aima_jax.evaluation.ranking import evaluate_rankings, top_k
+from aima_jax.evaluation.similarity import Gallery, replicate, similarities
 
 PROTOCOLS = ("standard", "sal", "asmr")
 QUERIES, GALLERY = 12, 900
@@ -64,18 +64,17 @@ def images_of(labels):
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def all_similarities(queries, gallery, mesh=None, block_size=1024):
-    mesh = gallery_mesh(mesh)
-    placed = replicate(queries, mesh)
+def all_similarities(queries, features, devices, block_size):
+    gallery = Gallery(features, mesh=mesh_of(devices), block_size=block_size)
+    placed = replicate(queries, gallery.mesh)
     parts = [
-        np.asarray(similarities(placed, block, mesh))[:, : block.count]
-        for block in blocks(gallery, mesh, block_size)
+        np.asarray(similarities(placed, block, gallery.mesh))[:, : block.count] for block in gallery
     ]
     return np.concatenate(parts, axis=1)
 
 
 @pytest.mark.parametrize("dataset", ["market1501_attribute", "pa100k"])
-@pytest.mark.parametrize(("devices", "block_size"), [(1, 128), (3, 100), (8, None)])
+@pytest.mark.parametrize(("devices", "block_size"), [(1, 128), (3, 100), (8, 2048)])
 def test_rankings_are_those_of_plain_loops(dataset, devices, block_size):
     queries, gallery = integer_features(0)
     labels = labels_for(1)
@@ -113,7 +112,7 @@ def test_rankings_are_those_of_plain_loops(dataset, devices, block_size):
 def test_rankings_equal_the_metrics_of_the_full_matrix_exactly(devices):
     queries, gallery = normal_features(2)
     labels = labels_for(3)
-    similarity = all_similarities(queries, gallery, mesh_of(1))
+    similarity = all_similarities(queries, gallery, 1, 1024)
     relevant = QUERY_CATEGORY[:, None] == labels.category
     results = evaluate_rankings(
         queries,
@@ -138,9 +137,9 @@ def test_rankings_equal_the_metrics_of_the_full_matrix_exactly(devices):
 @pytest.mark.parametrize("dim", [8, 33, 512])
 def test_a_pair_has_the_same_bits_in_every_block_on_any_devices(dim):
     queries, gallery = normal_features(4, dim)
-    once = all_similarities(queries, gallery, mesh_of(1))
+    once = all_similarities(queries, gallery, 1, 1024)
     for devices, block_size in ((1, 128), (3, 128), (8, 128), (8, 1000)):
-        again = all_similarities(queries, gallery, mesh_of(devices), block_size)
+        again = all_similarities(queries, gallery, devices, block_size)
         np.testing.assert_array_equal(again, once)
     np.testing.assert_allclose(once, queries.astype(np.float64) @ gallery.T, rtol=0, atol=1e-4)
 
@@ -228,7 +227,7 @@ def test_first_places_are_those_of_a_stable_sort(k, block_size):
     queries, gallery = integer_features(9)
     similarity = queries @ gallery.T
     expected = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    scores, indices = top_k(queries, gallery, k, block_size=block_size)
+    scores, indices = top_k(queries, Gallery(gallery, block_size=block_size), k)
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_array_equal(scores, np.take_along_axis(similarity, expected, axis=1))
 
@@ -237,7 +236,8 @@ def test_a_held_gallery_gives_the_same_first_places_to_queries_in_groups(monkeyp
     queries, gallery = normal_features(10)
     expected = top_k(queries, gallery, 7)
     monkeypatch.setattr(ranking, "_SIMILARITY_BYTES", 4 * 2048 * 5)  # five queries at once
-    for got in (top_k(queries, Gallery(gallery), 7), top_k(queries, gallery, 7)):
+    held = Gallery(gallery, held=True)
+    for got in (top_k(queries, held, 7), top_k(queries, held, 7), top_k(queries, gallery, 7)):
         np.testing.assert_array_equal(got[1], expected[1])
         np.testing.assert_array_equal(got[0], expected[0])
 
@@ -256,4 +256,4 @@ def test_first_places_of_what_cannot_be_ranked_are_refused():
     with pytest.raises(ValueError, match="query, dim"):
         top_k(queries[0], gallery, 3)
     with pytest.raises(ValueError, match="image 2 are not finite"):
-        Gallery(np.where(np.arange(GALLERY)[:, None] == 2, np.nan, gallery))
+        Gallery(np.where(np.arange(GALLERY)[:, None] == 2, np.nan, gallery), held=True)

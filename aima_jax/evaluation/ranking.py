@@ -19,9 +19,7 @@ from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels, remo
 from aima_jax.evaluation.similarity import (
     AXIS,
     BLOCK_SIZE,
-    Block,
-    blocks,
-    gallery_mesh,
+    Gallery,
     one_each,
     replicate,
     similarities,
@@ -42,7 +40,7 @@ def evaluate_rankings(
     *,
     dataset: str,
     seen: Bool[np.ndarray, "query"] | None = None,
-    block_size: int | None = None,
+    block_size: int = BLOCK_SIZE,
     mesh: Mesh | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Ranks a gallery for every query and reports R1, R5, R10, mAP and mINP by each protocol.
@@ -59,7 +57,7 @@ def evaluate_rankings(
         protocols: of "standard", "sal" and "asmr".
         dataset: name of the dataset, for the rules of `sal`.
         seen: whether a query's category occurs in training; adds R1 and mAP of both parts.
-        block_size: images on one device at once.
+        block_size: images on one device at once, fewer where there are very many queries.
         mesh: devices to work on, of all hosts; by default those of this host.
 
     Returns:
@@ -72,8 +70,7 @@ def evaluate_rankings(
             one category, or a protocol by which no query has a relevant image.
     """
     removed = {name: removed_images(name, labels, dataset) for name in protocols}
-    mesh = gallery_mesh(mesh)
-    queries = _checked_queries(query_features, gallery_features)
+    queries = _checked_queries(query_features, gallery_features.shape)
     if len(query_category) != len(queries) or len(labels) != len(gallery_features):
         raise ValueError(
             f"{len(queries)} queries and {len(gallery_features)} images must have as many labels, "
@@ -82,17 +79,16 @@ def evaluate_rankings(
     query_of_image = _query_of_image(query_category, labels.category)
     if (query_of_image < 0).all():
         raise ValueError("no image of the gallery has the category of any query")
-    if block_size is None:
-        block_size = max(1, min(BLOCK_SIZE, _SIMILARITY_BYTES // (4 * len(queries))))
-    placed = replicate(queries, mesh)
-    gallery = functools.partial(blocks, gallery_features, mesh, block_size)
-    own_scores = _own_scores(placed, gallery(), query_of_image, mesh)
+    block_size = max(1, min(block_size, _SIMILARITY_BYTES // (4 * len(queries))))
+    gallery = Gallery(gallery_features, mesh=mesh, block_size=block_size)
+    placed = replicate(queries, gallery.mesh)
+    own_scores = _own_scores(placed, gallery, query_of_image)
 
     # One entry for each relevant pair, by query and then from the best score to the worst.
     images = np.flatnonzero(query_of_image >= 0)
     images = images[np.lexsort((-own_scores[images], query_of_image[images]))]
     query, scores = query_of_image[images], own_scores[images]
-    above = _count_at_least(placed, gallery(), query, scores, mesh)
+    above = _count_at_least(placed, gallery, query, scores)
     above -= _own_at_least(query, scores)
 
     results = {}
@@ -103,39 +99,17 @@ def evaluate_rankings(
     return results
 
 
-class Gallery:
-    """A gallery that stays on this host's devices, to be asked many times by `top_k`.
-
-    Args:
-        features: L2-normalised; where the devices share the host's memory they may be used in
-            place, so they must not change afterwards.
-
-    Raises:
-        ValueError: a feature is not finite.
-    """
-
-    def __init__(self, features: Float[np.ndarray, "gallery dim"], *, block_size: int = BLOCK_SIZE):
-        self.shape = features.shape
-        self.mesh = gallery_mesh(None)
-        self.blocks = list(blocks(features, self.mesh, block_size))
-
-
 def top_k(
     query_features: Float[np.ndarray, "query dim"],
     gallery: Float[np.ndarray, "gallery dim"] | Gallery,
     k: int,
-    *,
-    block_size: int = BLOCK_SIZE,
 ) -> tuple[Float[np.ndarray, "query k"], Int[np.ndarray, "query k"]]:
     """The k images of highest inner product for each query, exactly; ties by lower index.
 
-    Works on the devices of this host.
-
     Args:
         query_features: L2-normalised.
-        gallery: L2-normalised features, or a `Gallery` that holds them.
+        gallery: L2-normalised features, or a `Gallery` of them on devices of this host.
         k: how many; all images where there are fewer.
-        block_size: images on one device at once, where features are given.
 
     Returns:
         Scores and indices in the gallery, best first.
@@ -143,33 +117,26 @@ def top_k(
     Raises:
         ValueError: sizes that do not fit, or a feature that is not finite.
     """
-    queries = _checked_queries(query_features, gallery)
+    queries = _checked_queries(query_features, gallery.shape)
     if k < 1:
         raise ValueError(f"k must be at least 1, it is {k}")
-    k = min(k, gallery.shape[0])
-    group = _SIMILARITY_BYTES // (4 * block_size)
-    mesh = gallery.mesh if isinstance(gallery, Gallery) else gallery_mesh(None)
-    parts = []
-    for start in range(0, len(queries), group):
-        held = isinstance(gallery, Gallery)
-        parts.append(
-            _first_places(
-                replicate(queries[start : start + group], mesh),
-                gallery.blocks if held else blocks(gallery, mesh, block_size),
-                k,
-                mesh,
-            )
-        )
+    if not isinstance(gallery, Gallery):
+        gallery = Gallery(gallery)
+    group = max(1, _SIMILARITY_BYTES // (4 * gallery.block_size))
+    groups = [queries[start : start + group] for start in range(0, len(queries), group)]
+    parts = [_first_places(part, gallery, min(k, gallery.shape[0])) for part in groups]
     scores, indices = zip(*parts, strict=True)
     return np.concatenate(scores), np.concatenate(indices)
 
 
-def _checked_queries(features: np.ndarray, gallery: np.ndarray | Gallery) -> np.ndarray:
+def _checked_queries(
+    features: Float[np.ndarray, "query dim"], gallery: tuple[int, ...]
+) -> Float[np.ndarray, "query dim"]:
     features = np.asarray(features, np.float32)
-    sizes = f"queries are {features.shape}, the gallery is {gallery.shape}"
-    if features.ndim != 2 or len(gallery.shape) != 2 or features.shape[1] != gallery.shape[1]:
+    sizes = f"queries are {features.shape}, the gallery is {gallery}"
+    if features.ndim != 2 or len(gallery) != 2 or features.shape[1] != gallery[1]:
         raise ValueError(f"features must be [query, dim] and [gallery, dim]: {sizes}")
-    if 0 in features.shape or 0 in gallery.shape:
+    if 0 in features.shape or 0 in gallery:
         raise ValueError(f"there is nothing to rank: {sizes}")
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
@@ -190,9 +157,10 @@ def _query_of_image(
 
 
 def _own_scores(
-    queries: Array, gallery: Iterable[Block], query_of_image: np.ndarray, mesh: Mesh
+    queries: Float[Array, "query dim"], gallery: Gallery, query_of_image: Int[np.ndarray, "gallery"]
 ) -> Float[np.ndarray, "gallery"]:
     """The similarity of each image to the query of its category."""
+    mesh = gallery.mesh
 
     def blocks_of_scores():
         for block in gallery:
@@ -212,11 +180,10 @@ def _pick(similarity, row, *, mesh):
 
 
 def _count_at_least(
-    queries: Array,
-    gallery: Iterable[Block],
+    queries: Float[Array, "query dim"],
+    gallery: Gallery,
     query: Int[np.ndarray, "pair"],
     scores: Float[np.ndarray, "pair"],
-    mesh: Mesh,
 ) -> Int[np.ndarray, "pair"]:
     """How many images reach each score with the query that it belongs to; `query` ascends."""
     # Thresholds lie in rows of one query each. A row holds about the mean number of relevant
@@ -228,6 +195,7 @@ def _count_at_least(
     row, column = (np.cumsum(rows) - rows)[query] + place // width, place % width
     thresholds = np.full((rows.sum(), width), np.inf, np.float32)
     thresholds[row, column] = scores
+    mesh = gallery.mesh
     query_of_row = replicate(np.repeat(np.arange(len(rows), dtype=np.int32), rows), mesh)
     placed = replicate(thresholds, mesh)
 
@@ -308,16 +276,17 @@ def _summary(
 
 
 def _first_places(
-    queries: Array, gallery: Iterable[Block], k: int, mesh: Mesh
-) -> tuple[np.ndarray, np.ndarray]:
+    queries: Float[np.ndarray, "query dim"], gallery: Gallery, k: int
+) -> tuple[Float[np.ndarray, "query k"], Int[np.ndarray, "query k"]]:
     """The k first places of each query: every device keeps its own, the host merges them."""
-    shape = (len(queries), k)
+    shape, mesh = (len(queries), k), gallery.mesh
+    placed = replicate(queries, mesh)
 
     def states():
         scores = one_each(np.full(shape, -np.inf, np.float32), mesh)
         indices = one_each(np.zeros(shape, np.int32), mesh)
         for block in gallery:
-            similarity = similarities(queries, block, mesh)
+            similarity = similarities(placed, block, mesh)
             scores, indices = _keep_best(scores, indices, similarity, block.start, mesh=mesh)
             yield scores, indices
 

@@ -14,8 +14,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-BLOCK_SIZE = 2048
 AXIS = "gallery"
+BLOCK_SIZE = 2048
+
+# At other sizes a CPU's matrix product sums the last rows in another order than the rest.
+_ROW_MULTIPLE = 128
 
 
 class Block(NamedTuple):
@@ -32,16 +35,60 @@ class Block(NamedTuple):
     count: int
 
 
-def gallery_mesh(mesh: Mesh | None) -> Mesh:
-    """The devices of a mesh, or all of this host's, along one axis."""
-    devices = np.array(jax.local_devices()) if mesh is None else mesh.devices.ravel()
-    return Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
+class Gallery:
+    """The features of a gallery, as blocks that are placed on the devices when iterated over.
+
+    Args:
+        features: L2-normalised, all of them on every host; they may be a memory map.
+        mesh: devices to work on, of all hosts; by default those of this host.
+        block_size: images on one device at once, rounded up to a multiple of 128.
+        held: keep all blocks on the devices, for a gallery that is asked many times. Where the
+            devices share the host's memory, `features` may be used in place, so they must not
+            change afterwards.
+
+    Raises:
+        ValueError: a feature is not finite; when iterated over, or at once where held.
+    """
+
+    def __init__(
+        self,
+        features: Float[np.ndarray, "gallery dim"],
+        *,
+        mesh: Mesh | None = None,
+        block_size: int = BLOCK_SIZE,
+        held: bool = False,
+    ):
+        devices = np.array(jax.local_devices()) if mesh is None else mesh.devices.ravel()
+        self.mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
+        self.shape = features.shape
+        self.block_size = -(-block_size // _ROW_MULTIPLE) * _ROW_MULTIPLE
+        self._features = features
+        self._held = list(self._placed()) if held else None
+
+    def __iter__(self) -> Iterator[Block]:
+        return self._placed() if self._held is None else iter(self._held)
+
+    def _placed(self) -> Iterator[Block]:
+        rows = self.block_size * self.mesh.size
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        for start in range(0, self.shape[0], rows):
+            part = np.asarray(self._features[start : start + rows], np.float32)
+            finite = np.isfinite(part).all(axis=1)
+            if not finite.all():
+                raise ValueError(
+                    f"the features of image {start + np.argmin(finite)} are not finite"
+                )
+            count = len(part)
+            if count < rows:
+                part = np.pad(part, ((0, rows - count), (0, 0)))
+            features = jax.make_array_from_callback(part.shape, sharding, part.__getitem__)
+            yield Block(features, start, count)
 
 
 def replicate(array: np.ndarray, mesh: Mesh) -> Array:
     """A copy on every device of all hosts, each of which has the whole array."""
     sharding = NamedSharding(mesh, PartitionSpec())
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
 
 def one_each(array: np.ndarray, mesh: Mesh) -> Array:
@@ -49,34 +96,6 @@ def one_each(array: np.ndarray, mesh: Mesh) -> Array:
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     shape = (mesh.size, *array.shape)
     return jax.make_array_from_callback(shape, sharding, lambda _: array[None])
-
-
-def blocks(
-    features: Float[np.ndarray, "gallery dim"], mesh: Mesh, block_size: int
-) -> Iterator[Block]:
-    """Places a gallery on the devices, block by block.
-
-    Args:
-        features: every host has them all; they may be a memory map.
-        mesh: from `gallery_mesh`.
-        block_size: images on one device at once, rounded up to a multiple of 128: at other sizes
-            the matrix product of a CPU sums the last rows in another order than the first.
-
-    Raises:
-        ValueError: a feature is not finite.
-    """
-    rows = -(-block_size // 128) * 128 * mesh.size
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    for start in range(0, len(features), rows):
-        part = np.asarray(features[start : start + rows], np.float32)
-        finite = np.isfinite(part).all(axis=1)
-        if not finite.all():
-            raise ValueError(f"the features of image {start + np.argmin(finite)} are not finite")
-        count = len(part)
-        if count < rows:
-            part = np.pad(part, ((0, rows - count), (0, 0)))
-        placed = jax.make_array_from_callback(part.shape, sharding, part.__getitem__)
-        yield Block(placed, start, count)
 
 
 def similarities(
