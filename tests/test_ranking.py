@@ -1,5 +1,12 @@
 """Blocked rankings and first places: equal to plain loops, on any blocks and devices."""
 
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
 import jax
 import naive_retrieval
 import numpy as np
@@ -11,6 +18,7 @@ from aima_jax.evaluation.protocols import GalleryLabels, removed_images
 from aima_jax.evaluation.ranking import evaluate_rankings, top_k
 from aima_jax.evaluation.similarity import Gallery, replicate, similarities
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROTOCOLS = ("standard", "sal", "asmr")
 QUERIES, GALLERY = 12, 900
 
@@ -178,6 +186,58 @@ def test_fewer_images_than_devices_or_rows(images):
         queries @ gallery.T, QUERY_CATEGORY, images_of(labels), "standard"
     )
     assert result["standard"] == pytest.approx(expected, rel=1e-12)
+
+
+HOST = """
+import json, sys
+import jax
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+import test_ranking as tests
+from aima_jax.sharding import make_mesh
+assert jax.device_count() == 2 * jax.local_device_count()
+print(json.dumps(tests.rankings_of_normal_features(make_mesh())))
+"""
+
+
+def rankings_of_normal_features(mesh):
+    queries, gallery = normal_features(13)
+    return evaluate_rankings(
+        queries,
+        gallery,
+        QUERY_CATEGORY,
+        labels_for(13),
+        PROTOCOLS,
+        dataset="peta",
+        block_size=128,
+        mesh=mesh,
+    )
+
+
+@pytest.mark.slow
+def test_two_hosts_rank_as_one():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    path = os.pathsep.join(str(part) for part in (ROOT, ROOT / "tests"))
+    flags = "--xla_force_host_platform_device_count=2"
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOST, coordinator, str(host)],
+            env=os.environ | {"PYTHONPATH": path, "XLA_FLAGS": flags},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for host in range(2)
+    ]
+    try:
+        outputs = [host.communicate(timeout=300)[0] for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+    assert [host.returncode for host in hosts] == [0, 0]
+    expected = rankings_of_normal_features(mesh_of(1))
+    for output in outputs:
+        assert json.loads(output.splitlines()[-1]) == expected
 
 
 def test_a_part_without_queries_is_none():
