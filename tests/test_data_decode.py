@@ -46,10 +46,10 @@ def test_a_large_jpeg_is_reduced_by_its_decoder_to_nearly_the_same(monkeypatch):
         lambda picture, *a, **k: (sizes.append(picture.size), resize(picture, *a, **k))[1],
     )
     data = encoded(smooth(2001, 1003), quality=95)
-    image = decode(data, (96, 48), name="x").astype(float)
-    assert sizes == [(126, 251)]
-    assert np.abs(image - plain(data, 96, 48)).mean() < 0.5
-    assert np.abs(image - plain(data, 96, 48)).max() < 8
+    image = decode(data, (240, 120), name="x").astype(float)
+    assert sizes == [(251, 501)]
+    assert np.abs(image - plain(data, 240, 120)).mean() < 0.5
+    assert np.abs(image - plain(data, 240, 120)).max() < 8
 
 
 @pytest.mark.parametrize(

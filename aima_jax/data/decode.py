@@ -27,15 +27,15 @@ def decode(
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             pixels = picture.width * picture.height
-            if pixels <= MAX_PIXELS:
-                # The JPEG decoder halves a picture at far less cost than a filter does. With a
-                # factor of two left to the filter, the result is all but the same.
-                drafted = picture.draft(None, (2 * width, 2 * height))
-                return resize(picture, image_size, box=drafted and drafted[1])
+            if pixels > MAX_PIXELS:
+                raise ValueError(f"{pixels} pixels; expected {MAX_PIXELS} at most")
+            # The JPEG decoder halves a picture at far less cost than a filter does. With a factor
+            # of two left to the filter, the result is all but the same.
+            drafted = picture.draft(None, (2 * width, 2 * height))
+            return resize(picture, image_size, box=drafted and drafted[1])
     # Pillow reports damage by whatever its decoders happen to raise.
     except Exception as error:
-        raise ValueError(f"{name}: cannot be decoded as JPEG or PNG ({error})") from error
-    raise ValueError(f"{name}: {pixels} pixels, more than the {MAX_PIXELS} that a crop may have")
+        raise ValueError(f"{name}: cannot be decoded as JPEG or PNG: {error}") from error
 
 
 def resize(
@@ -46,7 +46,7 @@ def resize(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Resizes a Pillow picture of any mode, or the part of it in `box`, to RGB of `image_size`."""
     height, width = image_size
-    if picture.mode.startswith("I"):
+    if picture.mode.startswith("I;16"):
         # 16-bit grey, of which Pillow would cut off what is above 255.
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode != "RGB":
