@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
 
     if argv[1:]:
         raise app.UsageError(f"{argv[1]!r} is no flag; fields are set as --config.batch_size=128")
+    logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
     name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
     workdir = pathlib.Path(WORKDIR.value or pathlib.Path("runs", name))
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
             return 0
         if MODE.value == "train":
             training.train(config, workdir)
-        evaluation.evaluate(config, workdir)
+        print(evaluation.results_table(evaluation.evaluate(config, workdir)))
     except training.Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.exit_code

@@ -77,6 +77,25 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def held(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
+    """Holds a workdir, for its first host to write, and claims it for a config.
+
+    Raises:
+        ValueError: another process holds it, or it was made with another config.
+    """
+    import jax
+    from jax.experimental import multihost_utils
+
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            stack.enter_context(locked(workdir))
+            claim(workdir, config)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("claimed")
+        yield
+
+
 def plain(config: ConfigDict) -> dict[str, Any]:
     """A config as the JSON data that it is saved as."""
     return json.loads(config.to_json())
@@ -119,6 +138,17 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
                 + "\nuse another --workdir, or the same values"
             )
     write_json(workdir / CONFIG, wanted)
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+    """Reads metrics.jsonl; a last line that was cut off is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 def record(workdir: pathlib.Path, **facts: Any) -> None:

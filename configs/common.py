@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
 
     # Masked attribute prediction.
     config.mask_rate = 0.15  # probability that a phrase is chosen [IRRA; whole phrases are ours]
-    config.mask_capacity = 24  # masked tokens a sentence at most; phrases beyond stay unmasked
+    config.mask_capacity = 16  # masked tokens a sentence at most; phrases beyond stay unmasked
     config.match_masked_text = False  # all losses see the masked sentence, as in IRRA's code
 
     config.loss = loss = ConfigDict()

@@ -2,7 +2,8 @@
 
 import json
 
-from aima_jax.training.metrics import MetricsWriter, read_metrics
+from aima_jax.training.metrics import MetricsWriter
+from aima_jax.workdir import read_metrics
 
 
 def write(folder, first_step, steps):

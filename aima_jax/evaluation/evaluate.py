@@ -96,7 +96,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         return f"{name:<18}{''.join(cells)}{scores.get('queries', ''):>9}"
 
     lines = [
-        f"{results['dataset']}, {results['split']} split, checkpoint of step {results['step']}, in %",
+        f"{results['dataset']} {results['split']}, checkpoint of step {results['step']}, in %",
         f"{'protocol':<18}{''.join(f'{c:>7}' for c in columns)}{'queries':>9}",
     ]
     for name, scores in results["protocols"].items():

@@ -1,7 +1,6 @@
 """Pictures for people: curves of a run, and what a sentence finds."""
 
 import functools
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from aima_jax.data.decode import resize
+from aima_jax.workdir import read_metrics
 
 Picture = Image.Image | UInt8[np.ndarray, "height width 3"]
 
@@ -73,7 +73,7 @@ def write_report(
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {"rankings.png": _draw_page(rankings)}
-    pictures["curves.png"] = _draw_curves(_read_metrics(pathlib.Path(metrics_path)))
+    pictures["curves.png"] = _draw_curves(read_metrics(pathlib.Path(metrics_path)))
     for name, picture in pictures.items():
         if picture is None:
             (folder / name).unlink(missing_ok=True)
@@ -239,17 +239,6 @@ def _series(rows: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray,
     """Steps and values of a metric where it is finite."""
     points = [(row["step"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
     return np.array(points, float).reshape(-1, 2).T
-
-
-def _read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl, up to a line that was cut off."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
 
 
 def _fit(picture: Picture) -> Image.Image:

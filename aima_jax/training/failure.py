@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from aima_jax.config import LOSSES
 from aima_jax.training.feed import streamed
 from aima_jax.training.run import Run, open_run
-from aima_jax.workdir import claim, locked
+from aima_jax.workdir import held
 
 
 def raise_not_finite(run: Run, step: int, values: Mapping[str, float]) -> NoReturn:
@@ -40,8 +40,7 @@ def replay(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
         Its losses and other metrics, which are printed as well.
     """
     workdir = pathlib.Path(workdir).resolve()
-    with locked(workdir):
-        claim(workdir, config)
+    with held(workdir, config):
         run = open_run(config, workdir)
         batch = next(streamed(run.batches, run.mesh))
         request = {"request": jnp.zeros(run.mesh.size, jnp.int32)}

@@ -20,7 +20,7 @@ from aima_jax.training.run import Run, open_run
 from aima_jax.training.saving import Saver
 from aima_jax.training.step import Metrics, Rows
 from aima_jax.training.validation import Validation
-from aima_jax.workdir import claim, locked, record
+from aima_jax.workdir import held, record
 
 # What a host asks of all hosts; the largest counts.
 _NOTHING, _SAVE, _STOP = 0, 1, 2
@@ -39,13 +39,13 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     """
     workdir = pathlib.Path(workdir).resolve()
     check(config)
-    with locked(workdir), Interruption() as interruption:
-        claim(workdir, config)
+    with held(workdir, config), Interruption() as interruption:
         run = open_run(config, workdir)
         if run.first_step == len(run.batches):
             print(f"{workdir} is trained: all {run.first_step} steps are done")
             return
-        record(workdir, first_step=run.first_step, dataset=dict(run.description.dataset))
+        if jax.process_index() == 0:
+            record(workdir, first_step=run.first_step, dataset=dict(run.description.dataset))
         _Loop(run, interruption).go()
 
 
@@ -147,7 +147,7 @@ class _Loop:
                 raise
             self.progress.say(f"{error}; training goes on")
         self.saved_at = time.monotonic()
-        self.progress.pause()
+        self.progress.pause(done, self.run.batches.waited)
 
     def _stop(self, done: int) -> None:
         self.saver.wait()

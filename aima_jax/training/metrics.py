@@ -4,6 +4,8 @@ import json
 import pathlib
 from collections.abc import Mapping
 
+from aima_jax.workdir import METRICS, read_metrics
+
 
 class MetricsWriter:
     """Writes one line for each logged step or evaluation, and the same to TensorBoard.
@@ -17,9 +19,9 @@ class MetricsWriter:
     def __init__(self, workdir: pathlib.Path, *, first_step: int):
         from tensorboardX import SummaryWriter
 
-        self._path = workdir / "metrics.jsonl"
+        self._path = workdir / METRICS
         kept = [row for row in read_metrics(self._path) if row["step"] <= first_step]
-        temporary = self._path.with_name(".metrics.jsonl.tmp")
+        temporary = self._path.with_name(f".{METRICS}.tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
         temporary.replace(self._path)
         self._file = self._path.open("a")
@@ -46,14 +48,3 @@ class MetricsWriter:
         for name, value in row.items():
             if name != "step":
                 self._board.add_scalar(name, value, row["step"])
-
-
-def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-    """Reads metrics.jsonl; a last line that was cut off is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows

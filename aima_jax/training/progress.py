@@ -46,9 +46,9 @@ class Progress:
             "waiting_for_data": (waited - last_waited) / seconds,
         }
 
-    def pause(self) -> None:
-        """Starts the next rates anew, after something that is no step."""
-        self._since = (self._since[0], time.perf_counter(), self._since[2])
+    def pause(self, step: int, waited: float) -> None:
+        """Starts the next rates anew, after something that is no step; arguments as of `rates`."""
+        self._since = (step, time.perf_counter(), waited)
 
     def advance(self, step: int) -> None:
         """Moves the bar to the number of steps done."""

@@ -80,7 +80,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         "categories": len(problem.table.attributes),
     }
     notes = clear_damaged(workdir) if jax.process_index() == 0 else []
-    newest = _from_first_host(checkpoint.steps(workdir)[-1:] or [-1])
+    newest = _from_first_host(max(checkpoint.steps(workdir), default=-1))
     path = workdir / checkpoint.FOLDER / str(newest)
     if newest < 0:
         skeleton, params = initial_parameters(config, dataset["categories"], mesh)
