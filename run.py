@@ -11,26 +11,30 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run (default: runs/<config>)")
 MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "replay"], "train and evaluate, or only one thing"
+    "mode",
+    "train",
+    ["train", "evaluate", "replay"],
+    "train and then evaluate, only evaluate, or take the next step again and save nothing",
 )
 COORDINATOR = flags.DEFINE_string("coordinator", None, "address:port of host 0, for many hosts")
 PROCESSES = flags.DEFINE_integer("processes", None, "number of hosts")
 PROCESS = flags.DEFINE_integer("process", None, "number of this host, from 0")
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> int:
     from aima_jax import distributed, evaluation, training
 
-    if argv[1:]:
-        raise app.UsageError(f"{argv[1]!r} is no flag; fields are set as --config.batch_size=128")
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
     name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
     workdir = pathlib.Path(WORKDIR.value or pathlib.Path("runs", name))
-    distributed.start(
-        COORDINATOR.value, PROCESSES.value, PROCESS.value, deterministic=config.deterministic
-    )
     try:
+        if argv[1:]:
+            raise ValueError(f"{argv[1]!r} is no flag; set fields as --config.batch_size=128")
+        distributed.start(
+            COORDINATOR.value, PROCESSES.value, PROCESS.value, deterministic=config.deterministic
+        )
         if MODE.value == "replay":
             training.replay(config, workdir)
             return 0
@@ -46,5 +50,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    try:
+        remaining = flags.FLAGS(argv)
+        CONFIG.value  # noqa: B018  (a config that cannot be loaded says so only when it is used)
+        return remaining
+    except (AttributeError, KeyError) as error:
+        field = str(error).strip("\"'")
+        print(f"error: unknown config field {field!r}; see configs/common.py", file=sys.stderr)
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
 if __name__ == "__main__":
-    app.run(lambda argv: sys.exit(main(argv)))
+    app.run(lambda argv: sys.exit(main(argv)), flags_parser=parse_flags)

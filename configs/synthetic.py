@@ -1,17 +1,14 @@
 """Rendered pedestrians: needs no download, and trains from scratch in minutes on a CPU."""
 
+from ml_collections import ConfigDict
+
 from configs import common
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = common.get_config()
     config.dataset = "synthetic_pedestrians"
-    config.weights = ""
-    config.model.variant = "tiny"
+    common.train_small_from_scratch(config)
     config.image_size = (96, 48)
-    config.batch_size = 64
-    config.epochs = 20
-    config.augment.pad = 4
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup_epochs = 1.0
+    config.epochs = 8
     return config

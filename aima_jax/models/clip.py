@@ -155,7 +155,7 @@ def _resnet(width: int, *layers: int) -> ResNetConfig:
 
 
 PRESETS = {
-    "tiny": CLIPConfig((64, 64), 128, _vit(128, 4, patch=16), _text(128, 4)),
+    "tiny": CLIPConfig((96, 48), 64, _vit(128, 4, patch=8), _text(64, 2)),
     "ViT-B/32": CLIPConfig((224, 224), 512, _vit(768, 12, patch=32), _text(512)),
     "ViT-B/16": CLIPConfig((224, 224), 512, _vit(768, 12, patch=16), _text(512)),
     "ViT-L/14": CLIPConfig((224, 224), 768, _vit(1024, 24, patch=14), _text(768)),
