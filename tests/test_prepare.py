@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -256,6 +257,17 @@ def test_killed_on_the_way(long_raw, raw, data):
         "pa100k/1.0.0",
         *(f"pa100k/1.0.0/{path}" for path in folder_contents(folder)),
     ]
+
+
+def test_killed_when_tfds_was_done(raw, tmp_path, data):
+    """What TFDS takes for a complete dataset lacks our labels, and may be of other pictures."""
+    other = prepare("pa100k", manual_dir=raw, data_dir=tmp_path / "other")
+    left = data / "pa100k" / ".1.0.0.preparing" / "pa100k" / "1.0.0"
+    shutil.copytree(other, left)
+    (left / "stray.txt").touch()
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    assert folder_contents(folder) == folder_contents(other)
+    assert [path.name for path in (data / "pa100k").iterdir()] == ["1.0.0"]
 
 
 def test_interrupted_on_the_way(long_raw, data):
