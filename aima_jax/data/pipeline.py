@@ -105,13 +105,14 @@ class TrainBatches:
         return self._indices(step, range(self.batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
+        fill = self._fill()
+
         def load(step: int, pool: ThreadPoolExecutor) -> Batch:
             index = self._indices(step, self._rows)
             image = np.empty((len(index), *self.image_size, 3), np.uint8)
             _fill_in_threads(pool, fill, index, image)
             return {"image": image, "category": self.category[index], "index": index}
 
-        fill = self._fill()
         steps = range(self.start_step, len(self))
         made = _made_ahead(load, steps, threads=self._threads, prefetch=self._prefetch)
         with contextlib.closing(made):
