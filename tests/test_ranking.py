@@ -255,7 +255,16 @@ def test_rankings_of_what_cannot_be_ranked_are_refused():
     labels = labels_for(8)
 
     def evaluated(queries=queries, gallery=gallery, category=QUERY_CATEGORY, protocol="standard"):
-        return evaluate_rankings(queries, gallery, category, labels, [protocol], dataset="peta")
+        return evaluate_rankings(
+            queries,
+            gallery,
+            category,
+            labels,
+            [protocol],
+            dataset="peta",
+            block_size=128,
+            mesh=mesh_of(1),
+        )
 
     broken = gallery.copy()
     broken[700, 2] = np.nan
@@ -295,6 +304,8 @@ def test_first_places_are_those_of_a_stable_sort(k, block_size):
 def test_a_held_gallery_gives_the_same_first_places_to_queries_in_groups(monkeypatch):
     queries, gallery = normal_features(10)
     expected = top_k(queries, gallery, 7)
+    similarity = queries.astype(np.float64) @ gallery.T
+    np.testing.assert_array_equal(expected[1], np.argsort(-similarity, axis=1)[:, :7])
     monkeypatch.setattr(ranking, "_SIMILARITY_BYTES", 4 * 2048 * 5)  # five queries at once
     held = Gallery(gallery, held=True)
     for got in (top_k(queries, held, 7), top_k(queries, held, 7), top_k(queries, gallery, 7)):
