@@ -115,10 +115,8 @@ def train_small_from_scratch(config: ConfigDict) -> None:
     config.model.variant = "tiny"
     config.model.fusion_depth = 1
     config.mask_capacity = 4
-    config.loss.temperature = 0.07
     config.augment.pad = 4
     config.augment.erase = 0.0
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_epochs = 0.5
-    config.optimizer.rules = ((r"bias$", 1.0, 0.0), (r"", 1.0, 4e-5))
     config.data.cache = "host"

@@ -10,5 +10,6 @@ def get_config() -> ConfigDict:
     config.dataset = "synthetic_pedestrians"
     common.train_small_from_scratch(config)
     config.image_size = (96, 48)
-    config.epochs = 8
+    config.batch_size = 32
+    config.epochs = 7
     return config

@@ -18,7 +18,7 @@ from tfds_builders.synthetic_pedestrians.sampling import VIEWS, draw_description
 
 SPLITS = ("train", "val", "test")
 
-_PICTURES_PER_CATEGORY = {"train": 10, "val": 4, "test": 5}
+_PICTURES_PER_CATEGORY = {"train": 10, "val": 4, "test": 8}
 _MOST_CATEGORIES = {"train": 20_000, "val": 2_000, "test": 5_000}
 _SEEN = 0.5  # share of the validation and test categories that are drawn from those of training
 _LOOKS = 3  # identities that share a description

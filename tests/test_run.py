@@ -1,0 +1,278 @@
+"""Whole runs on a few rendered pedestrians: trained, interrupted, damaged, resumed, evaluated."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from aima_jax import checkpoint, evaluation, training
+from aima_jax.parameters import flatten
+from aima_jax.training import loop
+from aima_jax.workdir import read_metrics
+from configs import pa100k, synthetic
+from tfds_builders.prepare import prepare
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATASET = "synthetic_pedestrians/train64-val16-test32-seed0"
+STEPS = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Runs that compile the same step share it."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    prepare(DATASET, data_dir=folder)
+    return folder
+
+
+@pytest.fixture
+def config(data_dir):
+    return make_config(data_dir)
+
+
+def make_config(data_dir, **changes):
+    config = synthetic.get_config()
+    config.dataset = DATASET
+    config.data_dir = str(data_dir)
+    config.batch_size = 16
+    config.epochs = 2
+    config.eval_batch_size = 16
+    config.log_every_steps = 1
+    config.checkpoint_every_steps = 3
+    config.report = False
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    """A workdir that was trained without interruption, and evaluated."""
+    workdir = tmp_path_factory.mktemp("finished")
+    config = make_config(data_dir, report=True, save_rankings=True)
+    training.train(config, workdir)
+    evaluation.evaluate(config, workdir)
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def newest(workdir):
+    return checkpoint.select(workdir, best=False)
+
+
+def parameters(path):
+    return {name: np.asarray(p) for name, p in flatten(checkpoint.load_model(path).model).items()}
+
+
+def losses(workdir):
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
+
+
+def assert_same_run(workdir, other):
+    """The same losses step for step, and the same parameters, to the last bit."""
+    assert losses(workdir) == losses(other)
+    expected = parameters(newest(other))
+    for name, value in parameters(newest(workdir)).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_a_workdir_holds_the_whole_run(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        ".lock",
+        "checkpoints",
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "rankings.npz",
+        "report",
+        "results.json",
+        "tensorboard",
+    }
+    assert [step for step, _ in losses(finished)] == list(range(1, STEPS + 1))
+    results = json.loads((finished / "results.json").read_text())
+    standard = results["protocols"]["standard"]
+    assert results["split"] == "test"
+    assert standard["gallery"] == 32
+    assert standard["queries"] == standard["seen"]["queries"] + standard["unseen"]["queries"]
+    assert 0 <= standard["R1"] <= standard["R5"] <= standard["R10"] <= 1
+    with np.load(finished / "rankings.npz") as rankings:
+        assert rankings["filename"].shape == (standard["queries"], 32)
+
+
+def test_evaluation_in_another_process_gives_the_same_numbers(copy, data_dir):
+    expected = json.loads((copy / "results.json").read_text())
+    (copy / "results.json").unlink()
+    done = run_py(copy, data_dir, "--mode=evaluate", "--config.eval_batch_size=16")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((copy / "results.json").read_text()) == expected
+    assert "random ranking" in done.stdout
+
+
+def test_a_finished_run_says_so(copy, config, capsys):
+    training.train(config, copy)
+    assert f"all {STEPS} steps are done" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(finished, config, tmp_path, monkeypatch):
+    read = loop._Loop._read
+
+    def interrupt_after_step_3(self, step, metrics):
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return read(self, step, metrics)
+
+    monkeypatch.setattr(loop._Loop, "_read", interrupt_after_step_3)
+    with pytest.raises(training.Interrupted, match=r"SIGTERM: saved step \d of 8"):
+        training.train(config, tmp_path)
+    monkeypatch.undo()
+    assert 4 <= int(newest(tmp_path).name) < STEPS
+    training.train(config, tmp_path)
+    assert_same_run(tmp_path, finished)
+
+
+def test_a_damaged_checkpoint_is_passed_over(finished, copy, config, capsys):
+    path = newest(copy)
+    victim = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    assert newest(copy) != path
+    with pytest.raises(ValueError, match=f"damaged: .*{victim.name} has changed"):
+        checkpoint.load_model(path)
+    training.train(config, copy)
+    assert "passed over the checkpoint" in capsys.readouterr().out
+    assert_same_run(copy, finished)
+
+
+def test_without_any_sound_checkpoint_nothing_is_evaluated(copy, config):
+    for manifest in copy.glob("checkpoints/*/MANIFEST.json"):
+        manifest.unlink()
+    with pytest.raises(FileNotFoundError, match=r"MANIFEST\.json is missing"):
+        evaluation.evaluate(config, copy)
+
+
+def test_the_best_checkpoint_stays(finished):
+    rows = read_metrics(finished / "metrics.jsonl")
+    best = max(row["val/R1"] for row in rows if "val/R1" in row)
+    assert checkpoint.metrics(checkpoint.select(finished))["R1"] == best
+    assert newest(finished).name == str(STEPS)
+
+
+def test_starting_from_another_run(finished, data_dir, tmp_path):
+    """Another dataset size has other categories: all but the identity classifier is taken."""
+    dataset = "synthetic_pedestrians/train48-val16-test32-seed1"
+    prepare(dataset, data_dir=data_dir)
+    config = make_config(data_dir, dataset=dataset, init_from=str(finished), epochs=1)
+    config.optimizer.learning_rate = 0.0
+    training.train(config, tmp_path)
+    before, after = parameters(checkpoint.select(finished)), parameters(newest(tmp_path))
+    assert before["classifier.kernel"].shape != after["classifier.kernel"].shape
+    for name in before.keys() - {"classifier.kernel", "classifier.bias"}:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+
+
+def test_a_full_disk_leaves_the_checkpoints_before_it(config, tmp_path, monkeypatch, capsys):
+    from orbax.checkpoint import v1 as ocp
+
+    save = ocp.training.Checkpointer.save_checkpointables_async
+
+    def full_at_step_6(self, step, *arguments, **options):
+        if step == 6:
+            raise OSError(28, "No space left on device")
+        return save(self, step, *arguments, **options)
+
+    monkeypatch.setattr(ocp.training.Checkpointer, "save_checkpointables_async", full_at_step_6)
+    with pytest.raises(OSError, match="No space left on device"):
+        training.train(config, tmp_path)
+    assert newest(tmp_path).name == "4"
+    config.on_save_error = "continue"
+    training.train(config, tmp_path)
+    assert newest(tmp_path).name == str(STEPS)
+    assert "training goes on" in capsys.readouterr().out
+
+
+def test_a_step_that_is_not_finite_stops_the_run_and_is_replayed(config, tmp_path, capsys):
+    config.loss.info_nce = float("inf")
+    with pytest.raises(FloatingPointError, match=r"step 0: loss.* not finite") as failure:
+        training.train(config, tmp_path)
+    assert "train/" in str(failure.value)
+    assert "--mode=replay" in str(failure.value)
+    replayed = training.replay(config, tmp_path)
+    assert not np.isfinite(replayed["loss"])
+    assert losses(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 12}, "does not divide among 8 devices"),
+        ({"batch_size": 128}, "fewer than config.batch_size=128"),
+        ({"micro_batch_size": 5}, "must divide config.batch_size"),
+        ({"mesh": {"fsdp": 3}}, "must use all 8 devices"),
+        ({"template": "poem"}, "template"),
+        ({"dataset": "mars"}, "mars"),
+        ({"dtype": "float16", "epochs": 0}, r"dtype.*\n.*epochs"),
+        ({"init_from": "/no/run"}, "no sound checkpoint"),
+    ],
+)
+def test_bad_input_is_refused_with_a_message(config, tmp_path, changes, message):
+    config.update(changes)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        training.train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_missing_dataset_folder_is_named(tmp_path):
+    config = pa100k.get_config("small")
+    config.manual_dir = str(tmp_path / "nothing")
+    config.data_dir = str(tmp_path / "prepared")
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        training.train(config, tmp_path / "run")
+    assert not (tmp_path / "prepared" / "pa100k").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.colour=3", "unknown config field 'colour'"),
+        ("--config.epochs=0", "config.epochs=0 must be 1 or more"),
+    ],
+)
+def test_the_command_line_answers_with_one_line_and_exit_code_2(tmp_path, data_dir, flag, message):
+    done = run_py(tmp_path / "run", data_dir, flag)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def run_py(workdir, data_dir, *flags):
+    command = [
+        sys.executable,
+        str(ROOT / "run.py"),
+        "--config=configs/synthetic.py",
+        f"--config.dataset={DATASET}",
+        f"--config.data_dir={data_dir}",
+        f"--workdir={workdir}",
+        *flags,
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
