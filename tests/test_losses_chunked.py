@@ -38,6 +38,18 @@ def draw(batch, dtype=np.float64):
     return images.astype(dtype), texts.astype(dtype), temperature, labels, attributes
 
 
+def shapes(batch, dim=64, sharding=None):
+    """Arguments to compile for."""
+    features = jax.ShapeDtypeStruct((batch, dim), jnp.float32, sharding=sharding)
+    labels = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding)
+    attributes = jax.ShapeDtypeStruct((batch, 8), jnp.uint8, sharding=sharding)
+    return features, features, jax.ShapeDtypeStruct((), jnp.float32), labels, attributes
+
+
+def compiled(arguments, **options):
+    return value_and_gradient.lower(*arguments, **options).compile()
+
+
 def assert_close(actual, expected, tolerance):
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
@@ -79,21 +91,25 @@ def test_a_batch_split_over_devices_is_still_the_whole_batch(name, chunk_size):
         assert_close(value_and_gradient(*split, name=name, chunk_size=chunk_size), single, 1e-12)
 
 
-@pytest.mark.parametrize("name", ("info_nce", "sdm", "iou_softmax"))
+def test_devices_share_the_work_of_a_chunk():
+    rows = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
+    alone, shared = (
+        compiled(shapes(512, sharding=sharding), name="sdm", chunk_size=64).cost_analysis()["flops"]
+        for sharding in (None, rows)
+    )
+    assert shared < alone / 7
+
+
+@pytest.mark.parametrize("name", ["info_nce", "sdm", "iou_softmax"])
 def test_memory_is_linear_in_the_batch(name):
-    dim, chunk_size = 64, 16
-
-    def temporary_bytes(batch, chunk_size):
-        features = jax.ShapeDtypeStruct((batch, dim), jnp.float32)
-        labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
-        attributes = jax.ShapeDtypeStruct((batch, 8), jnp.uint8)
-        arguments = (features, features, jax.ShapeDtypeStruct((), jnp.float32), labels, attributes)
-        lowered = value_and_gradient.lower(*arguments, name=name, chunk_size=chunk_size)
-        return lowered.compile().memory_analysis().temp_size_in_bytes
-
-    small, large = temporary_bytes(1024, chunk_size), temporary_bytes(4096, chunk_size)
+    small, large, whole = (
+        compiled(shapes(batch), name=name, chunk_size=chunk_size)
+        .memory_analysis()
+        .temp_size_in_bytes
+        for batch, chunk_size in ((1024, 16), (4096, 16), (4096, None))
+    )
     assert large < 4.2 * small
-    assert large < 4096 * 4096 * 4 / 4 < temporary_bytes(4096, None)
+    assert large < 4096 * 4096 * 4 / 4 < whole
 
 
 def test_a_chunk_holds_at_least_one_row():
