@@ -14,10 +14,10 @@ from aima_jax.text import PromptTemplate
 from tfds_builders.synthetic_pedestrians.sampling import VIEWS
 from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
 
-_PICTURES = 5  # of a category
+_PICTURES = 6  # of a category
 _HEIGHT, _WIDTH = 150, 72
 _GAP, _CAPTION = 4, 32
-_FONT_SIZE, _CAPTION_WIDTH = 11, 70  # pixels, characters
+_FONT_SIZE, _CAPTION_WIDTH = 11, 84  # pixels, characters
 
 
 def contact_sheet(split: SplitPlan, rows: int, columns: int) -> Image.Image:
