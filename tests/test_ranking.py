@@ -306,7 +306,8 @@ def test_a_held_gallery_gives_the_same_first_places_to_queries_in_groups(monkeyp
     expected = top_k(queries, gallery, 7)
     similarity = queries.astype(np.float64) @ gallery.T
     np.testing.assert_array_equal(expected[1], np.argsort(-similarity, axis=1)[:, :7])
-    monkeypatch.setattr(ranking, "_SIMILARITY_BYTES", 4 * 2048 * 5)  # five queries at once
+    five_queries = 4 * ranking.BLOCK_SIZE * 5
+    monkeypatch.setattr(ranking, "_SIMILARITY_BYTES", five_queries)
     held = Gallery(gallery, held=True)
     for got in (top_k(queries, held, 7), top_k(queries, held, 7), top_k(queries, gallery, 7)):
         np.testing.assert_array_equal(got[1], expected[1])

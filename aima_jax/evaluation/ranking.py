@@ -26,7 +26,7 @@ from aima_jax.evaluation.similarity import (
 )
 from aima_jax.sharding import one_late, replicated
 
-_SIMILARITY_BYTES = 2**28  # of one block on one device, at most
+_SIMILARITY_BYTES = 2**24  # of one block on one device, about; more queries, smaller blocks
 _COMPARED_AT_ONCE = 64  # columns; the loop over them is unrolled
 _CHUNK = 32  # neighbouring images that top_k looks at through their maximum
 

@@ -15,7 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 AXIS = "gallery"
-BLOCK_SIZE = 2048
+# Two CPU cores take one query through a gallery nearly twice as fast as with 2,048.
+BLOCK_SIZE = 8192
 
 # At other sizes a CPU's matrix product sums the last rows in another order than the rest.
 _ROW_MULTIPLE = 128
@@ -63,7 +64,7 @@ class Gallery:
         self.shape = features.shape
         self.block_size = -(-block_size // _ROW_MULTIPLE) * _ROW_MULTIPLE
         self._features = features
-        self._held = list(self._placed()) if held else None
+        self._held = jax.block_until_ready(list(self._placed())) if held else None
 
     def __iter__(self) -> Iterator[Block]:
         return self._placed() if self._held is None else iter(self._held)
