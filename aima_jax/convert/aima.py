@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from aima_jax.attributes import AttributeSchema
 from aima_jax.convert.clip import shapes_of
-from aima_jax.convert.files import open_checkpoint
+from aima_jax.convert.files import Checkpoint, open_checkpoint
 from aima_jax.convert.mapping import check_complete, identity, read_parameters
 from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.parameters import bind, flatten
@@ -21,13 +21,12 @@ FORMAT = "1"
 
 @dataclass(frozen=True)
 class ExportedAIMA:
-    """A model with the attributes it knows and the sentences it was trained on, where it has them.
+    """A model, and the template of the sentences it was trained on with its attribute schema.
 
-    IRRA's checkpoints, for one, have neither.
+    A model that was not trained here, as IRRA's, has no template.
     """
 
     model: AIMA
-    schema: AttributeSchema | None = None
     template: PromptTemplate | None = None
 
 
@@ -35,19 +34,18 @@ def save_aima(
     model: AIMA,
     path: str | pathlib.Path,
     *,
-    schema: AttributeSchema | None = None,
-    template: str | None = None,
+    template: PromptTemplate | None = None,
 ) -> None:
-    """Writes a model, its config, attribute schema and prompt template's name to one file."""
+    """Writes a model with its config, attribute schema and prompt template to one file."""
     from safetensors.numpy import save_file
 
     path = pathlib.Path(path)
     metadata = {
         "aima": FORMAT,
         "config": json.dumps(model.config.to_dict()),
-        "schema": json.dumps(schema and schema.to_dict()),
-        "template": json.dumps(template),
     }
+    if template is not None:
+        metadata |= {"schema": json.dumps(template.schema.to_dict()), "template": template.name}
     arrays = {name: np.asarray(array) for name, array in flatten(model).items()}
     unfinished = path.with_name(path.name + ".unfinished")
     save_file(arrays, unfinished, metadata)
@@ -67,18 +65,25 @@ def load_aima(path: str | pathlib.Path, *, mesh: Mesh | None = None) -> Exported
     """
     checkpoint = open_checkpoint(path)
     metadata = checkpoint.metadata
-    if metadata.get("aima") != FORMAT:
+    if not is_aima(checkpoint):
         raise ValueError(
             f"{path} is no whole AIMA model of format {FORMAT}, as save_aima writes it"
         )
-    config = AIMAConfig.from_dict(json.loads(metadata["config"]))
+    try:
+        config = AIMAConfig.from_dict(json.loads(metadata["config"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} has no config of an AIMA model in it: {error}") from None
     skeleton = nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0)))
     expected = shapes_of(skeleton)
     entries = identity(expected)
     check_complete(checkpoint, entries, expected, what="the AIMA model that its config describes")
     model = bind(skeleton, read_parameters(checkpoint, entries, mesh=mesh))
-    schema, template = (json.loads(metadata[key]) for key in ("schema", "template"))
-    if schema is None:
+    if "template" not in metadata:
         return ExportedAIMA(model)
-    schema = AttributeSchema.from_dict(schema)
-    return ExportedAIMA(model, schema, template and PromptTemplate(schema, template))
+    schema = AttributeSchema.from_dict(json.loads(metadata["schema"]))
+    return ExportedAIMA(model, PromptTemplate(schema, metadata["template"]))
+
+
+def is_aima(checkpoint: Checkpoint) -> bool:
+    """Whether `save_aima` wrote this file."""
+    return checkpoint.metadata.get("aima") == FORMAT

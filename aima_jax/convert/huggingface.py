@@ -132,7 +132,7 @@ def _preprocessor(config: CLIPConfig) -> dict[str, Any]:
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"height": height, "width": width},
-        "resample": 3,
+        "resample": 2,  # bilinear
         "do_center_crop": False,
         "do_rescale": True,
         "rescale_factor": 1 / 255,

@@ -107,7 +107,6 @@ def check_complete(
     expected: Mapping[str, Shape],
     *,
     what: str,
-    unused: Iterable[str] = (),
 ) -> None:
     """Sees to it that a file holds what a model needs, and nothing else.
 
@@ -115,13 +114,12 @@ def check_complete(
         entries: how the names of the model are called in the file.
         expected: shapes of the model's arrays by our names.
         what: the model in words, for the message.
-        unused: keys of the file that are left out on purpose, besides the harmless ones.
 
     Raises:
         ValueError: it lists every key that is missing, unexpected or of wrong shape.
     """
     needed = {entry.theirs: entry.their_shape(expected[entry.ours[0]]) for entry in entries}
-    extra = checkpoint.shapes.keys() - needed.keys() - set(unused)
+    extra = checkpoint.shapes.keys() - needed.keys()
     problems = {
         "missing": sorted(needed.keys() - checkpoint.shapes.keys()),
         "unexpected": sorted(

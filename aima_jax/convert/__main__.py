@@ -1,0 +1,132 @@
+"""Converts weights: to Hugging Face's layout, to one file of AIMA; or verifies a CLIP."""
+
+import argparse
+import pathlib
+import sys
+
+from aima_jax.checkpoint import load_model
+from aima_jax.convert.aima import is_aima, load_aima, save_aima
+from aima_jax.convert.clip import load_clip
+from aima_jax.convert.files import open_checkpoint
+from aima_jax.convert.huggingface import save_clip
+from aima_jax.convert.irra import load_irra
+from aima_jax.convert.verify import verify
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit status, 2 for what a person can set right."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m aima_jax.convert", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(run, name: str, text: str, source: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(run=run)
+        one.add_argument("source", help=source)
+        return one
+
+    to_folder = command(
+        _to_huggingface,
+        "huggingface",
+        "write a CLIP as a folder that transformers.CLIPModel.from_pretrained loads",
+        "run, checkpoint, AIMA file, Hugging Face id, or file of OpenAI's or Hugging Face's layout",
+    )
+    to_folder.add_argument("folder", help="where to write")
+    to_folder.add_argument(
+        "--temperature",
+        type=float,
+        default=0.01,
+        help="of the similarities, which transformers stores (%(default)s, as OpenAI's)",
+    )
+    to_file = command(
+        _to_aima,
+        "aima",
+        "write a whole AIMA model as one safetensors file",
+        "run, checkpoint, or a checkpoint of IRRA's code",
+    )
+    to_file.add_argument("file", help="where to write, ending in .safetensors")
+    to_file.add_argument(
+        "--image-size",
+        nargs=2,
+        type=int,
+        default=(384, 128),
+        metavar=("HEIGHT", "WIDTH"),
+        help="that an IRRA checkpoint was trained at, in pixels (384 128)",
+    )
+    to_file.add_argument(
+        "--patch-stride", type=int, help="that it was trained at, in pixels (the patch size)"
+    )
+    for one in (to_folder, to_file):
+        one.add_argument(
+            "--trust-weights", action="store_true", help="open TorchScript, which can run code"
+        )
+    command(
+        _verify,
+        "verify",
+        "compare a CLIP's stages with transformers' own; needs PyTorch",
+        "Hugging Face id, as openai/clip-vit-base-patch16, or a folder in that layout",
+    )
+    return parser
+
+
+def _to_huggingface(options: argparse.Namespace) -> None:
+    if _is_run(options.source):
+        clip = load_model(options.source).model.clip
+    elif _is_aima(options.source):
+        clip = load_aima(options.source).model.clip
+    else:
+        _, clip = load_clip(options.source, image_size=None, trust_weights=options.trust_weights)
+    save_clip(clip, options.folder, temperature=options.temperature)
+    print(f"written to {options.folder}")
+
+
+def _to_aima(options: argparse.Namespace) -> None:
+    if not options.file.endswith(".safetensors"):
+        raise ValueError(f"{options.file}: expected a name that ends in .safetensors")
+    if _is_run(options.source):
+        restored = load_model(options.source)
+        save_aima(restored.model, options.file, template=restored.template)
+    else:
+        _, model = load_irra(
+            options.source,
+            image_size=tuple(options.image_size),
+            patch_stride=options.patch_stride,
+            trust_weights=options.trust_weights,
+        )
+        save_aima(model, options.file)
+    print(f"written to {options.file}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    differences = verify(options.source)
+    for stage, difference in differences.items():
+        print(f"{stage:<20} {difference:.1e}")
+    worst = max(differences.values())
+    if not worst <= 1e-4:
+        raise ValueError(f"{options.source}: stages differ from transformers' by up to {worst:.1e}")
+    print(f"all stages agree with transformers' to {worst:.1e} of their largest value")
+
+
+def _is_run(source: str) -> bool:
+    """Whether this is a folder of a run, or of one of its checkpoints."""
+    path = pathlib.Path(source).resolve()
+    return (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
+
+
+def _is_aima(source: str) -> bool:
+    """Whether this is a file that `save_aima` wrote."""
+    path = pathlib.Path(source)
+    return path.is_file() and path.suffix == ".safetensors" and is_aima(open_checkpoint(path))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

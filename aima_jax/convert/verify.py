@@ -1,0 +1,97 @@
+"""Compares a converted CLIP with transformers' own, stage by stage, where PyTorch is installed."""
+
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from aima_jax.convert.clip import load_clip
+from aima_jax.convert.files import open_checkpoint
+from aima_jax.models import CLIP
+from aima_jax.text import tokenize
+
+SENTENCES = (
+    "a woman with long hair, a red short-sleeved top and blue jeans",
+    "a man with a backpack",
+    "",
+)
+
+
+def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, float]:
+    """Measures how far our stages are from transformers', on random pictures and a few sentences.
+
+    Args:
+        name_or_path: a Hugging Face id, or a folder in that layout.
+        seed: of the pictures.
+
+    Returns:
+        For each stage of both towers the largest difference relative to the stage's largest value;
+        in float32 about 1e-6.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or no network to fetch it.
+        ValueError: PyTorch is missing, or the checkpoint is not Hugging Face's CLIP.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError:
+        raise ValueError(
+            "verify runs transformers' CLIP, which needs PyTorch: pip install torch transformers"
+        ) from None
+    path = open_checkpoint(name_or_path).path
+    if not (path.parent / "config.json").exists():
+        raise ValueError(f"{path} has no config.json beside it, which transformers needs")
+    config, clip = load_clip(path, image_size=None)
+    theirs = transformers.CLIPModel.from_pretrained(path.parent, dtype=torch.float32).eval()
+    images = np.random.default_rng(seed).normal(size=(2, *config.image_size, 3)).astype(np.float32)
+    tokens = tokenize(SENTENCES)
+    ours = {name: np.asarray(stage) for name, stage in _our_stages(clip, images, tokens).items()}
+    with torch.no_grad():
+        expected = _their_stages(theirs, torch.tensor(images), torch.tensor(tokens).long())
+    return {
+        name: float(np.abs(ours[name] - stage.numpy()).max() / np.abs(stage.numpy()).max())
+        for name, stage in expected.items()
+    }
+
+
+@nnx.jit
+def _our_stages(
+    clip: CLIP,
+    images: Float[Array, "batch height width 3"],
+    tokens: Int[Array, "sentences tokens"],
+) -> dict[str, Array]:
+    stages = {"image embedding": clip.vision.embed(images)}
+    x = stages["image pre-norm"] = clip.vision.pre_norm(stages["image embedding"])
+    for number, block in enumerate(clip.vision.blocks):
+        x = stages[f"image block {number}"] = block(x)
+    stages["image final norm"] = clip.vision.post_norm(x)[:, 0]
+    stages["image features"] = clip.encode_image(images)[0]
+    x = stages["text embedding"] = clip.text.embed(tokens)
+    for number, block in enumerate(clip.text.blocks):
+        x = stages[f"text block {number}"] = block(x)
+    stages["text final norm"] = clip.text.final_norm(x)
+    stages["text features"] = clip.encode_text(tokens)[0]
+    return {name: stage.astype(jnp.float32) for name, stage in stages.items()}
+
+
+def _their_stages(model, images, tokens) -> dict:
+    pixels = images.permute(0, 3, 1, 2)
+    image = model.vision_model(pixels, output_hidden_states=True)
+    text = model.text_model(tokens, output_hidden_states=True)
+    stages = {
+        "image embedding": model.vision_model.embeddings(pixels),
+        "image pre-norm": image.hidden_states[0],
+    }
+    for number, state in enumerate(image.hidden_states[1:]):
+        stages[f"image block {number}"] = state
+    stages["image final norm"] = image.pooler_output
+    stages["image features"] = model.visual_projection(image.pooler_output)
+    stages["text embedding"] = text.hidden_states[0]
+    for number, state in enumerate(text.hidden_states[1:]):
+        stages[f"text block {number}"] = state
+    stages["text final norm"] = text.last_hidden_state
+    stages["text features"] = model.text_projection(text.pooler_output)
+    return stages

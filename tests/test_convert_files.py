@@ -1,0 +1,193 @@
+"""Weights on disk: round trips, damage and strangers; without PyTorch."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+from aima_jax.attributes import pa100k_schema
+from aima_jax.convert import load_aima, load_clip, save_aima, save_clip
+from aima_jax.convert.__main__ import main
+from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
+from aima_jax.parameters import bind, flatten
+from aima_jax.sharding import make_mesh
+from aima_jax.text import PromptTemplate
+
+TOWER = {"width": 64, "layers": 2, "heads": 2, "mlp_width": 160}
+CONFIG = CLIPConfig(
+    image_size=(32, 32),
+    dim=64,
+    vision=ViTConfig(**TOWER, patch_size=8, patch_stride=8),
+    text=TextConfig(**TOWER),
+)
+RESNET = dataclasses.replace(CONFIG, vision=ResNetConfig(16, (1, 1, 1, 1), heads=4))
+
+
+def random_model(make, seed=0):
+    """A model of random parameters, without compiling its initialisation."""
+    skeleton = nnx.eval_shape(make)
+    generator = np.random.default_rng(seed)
+    arrays = {
+        name: jnp.asarray(generator.standard_normal(x.shape, np.float32))
+        for name, x in flatten(skeleton).items()
+    }
+    return bind(skeleton, arrays)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return random_model(lambda: CLIP(CONFIG, rngs=nnx.Rngs(0)))
+
+
+@pytest.fixture(scope="module")
+def folder(clip, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    save_clip(clip, folder)
+    return folder
+
+
+def assert_same(ours, other):
+    ours, other = flatten(ours), flatten(other)
+    assert ours.keys() == other.keys()
+    for name, array in ours.items():
+        assert array.dtype == other[name].dtype == jnp.float32
+        assert np.array_equal(array, other[name]), name
+
+
+def test_a_clip_comes_back_from_hugging_face_bit_for_bit(clip, folder):
+    config, loaded = load_clip(folder, image_size=None)
+    assert config == CONFIG
+    assert_same(clip, loaded)
+
+
+def test_a_single_file_takes_the_config_beside_it(clip, folder):
+    config, loaded = load_clip(folder / "model.safetensors", image_size=None)
+    assert config == CONFIG
+    assert_same(clip, loaded)
+
+
+def test_without_a_config_heads_are_of_64_channels_unless_given(clip, folder, tmp_path):
+    path = tmp_path / "alone.safetensors"
+    path.write_bytes((folder / "model.safetensors").read_bytes())
+    config, _ = load_clip(path, image_size=None)
+    assert (config.vision.heads, config.text.heads) == (1, 1)
+    assert config.activation == "quick_gelu"
+    config, loaded = load_clip(
+        path, image_size=None, vision_heads=4, text_heads=2, activation="gelu"
+    )
+    assert (config.vision.heads, config.text.heads, config.activation) == (4, 2, "gelu")
+    assert_same(clip, loaded)
+
+
+def test_an_index_of_several_files_is_one_checkpoint(clip, folder, tmp_path):
+    arrays = load_file(folder / "model.safetensors")
+    files = {name: f"part-{i % 3}.safetensors" for i, name in enumerate(sorted(arrays))}
+    for file in set(files.values()):
+        save_file({k: v for k, v in arrays.items() if files[k] == file}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    for path in (tmp_path, index):
+        assert_same(clip, load_clip(path, image_size=None)[1])
+
+    index.write_text(json.dumps({"weight_map": files | {"more": "part-0.safetensors"}}))
+    with pytest.raises(ValueError, match="more in part-0"):
+        load_clip(tmp_path)
+    (tmp_path / "part-1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="part-1"):
+        load_clip(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_widened(dtype, clip, folder, tmp_path):
+    arrays = {
+        name: array.astype(dtype) for name, array in load_file(folder / "model.safetensors").items()
+    }
+    save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    _, loaded = load_clip(tmp_path, image_size=None)
+    expected = jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), flatten(clip))
+    assert_same(bind(clip, expected), loaded)
+
+
+def test_whole_numbers_are_no_weights(folder, tmp_path):
+    arrays = load_file(folder / "model.safetensors")
+    arrays["text_model.final_layer_norm.bias"] = np.ones(64, np.int8)
+    save_file(arrays, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"final_layer_norm.bias holds int8"):
+        load_clip(tmp_path / "model.safetensors")
+
+
+def test_parameters_land_in_their_shards(clip, folder):
+    _, loaded = load_clip(folder, image_size=None, mesh=make_mesh(data=4, fsdp=2))
+    assert_same(clip, loaded)
+    table = loaded.text.token_embedding.get_value()
+    assert {shard.data.shape for shard in table.addressable_shards} == {(49408 // 2, 64)}
+
+
+def test_other_image_sizes_keep_the_class_position_and_resize_the_rest(clip, folder):
+    config, loaded = load_clip(folder, image_size=(48, 20), patch_stride=4)
+    assert config.vision.grid(config.image_size) == (11, 4)
+    old, new = (x.vision.position_embedding[...] for x in (clip, loaded))
+    assert np.array_equal(old[0], new[0])
+    assert new.shape == (1 + 11 * 4, 64)
+    assert loaded.config == config
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (RESNET, "ResNet"),
+        (CONFIG.resized(image_size=(64, 32)), "64 × 32"),
+        (CONFIG.resized(patch_stride=4), "stride of 4"),
+    ],
+)
+def test_what_transformers_cannot_express_is_refused(config, message, tmp_path):
+    model = nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=message) as error:
+        save_clip(model, tmp_path / "out")
+    assert "save_aima" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("config", [CONFIG, RESNET, CONFIG.resized((40, 24), 4, dtype="bfloat16")])
+def test_a_whole_aima_comes_back_bit_for_bit(config, tmp_path):
+    config = AIMAConfig(config, num_categories=3, fusion_depth=1)
+    model = random_model(lambda: AIMA(config, rngs=nnx.Rngs(0)))
+    template = PromptTemplate(pa100k_schema, "list")
+    save_aima(model, tmp_path / "a.safetensors", template=template)
+    loaded = load_aima(tmp_path / "a.safetensors")
+    assert loaded.model.config == config
+    assert loaded.template == template
+    assert_same(model, loaded.model)
+    save_aima(model, tmp_path / "b.safetensors")
+    assert load_aima(tmp_path / "b.safetensors", mesh=make_mesh()).template is None
+    assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors", "b.safetensors"}
+
+
+def test_the_command_line_writes_the_clip_of_an_aima_file(clip, tmp_path, capsys):
+    config = AIMAConfig(CONFIG, num_categories=0, fusion_depth=1)
+    model = random_model(lambda: AIMA(config, rngs=nnx.Rngs(0)), seed=1)
+    save_aima(model, tmp_path / "aima.safetensors")
+    arguments = [str(tmp_path / "aima.safetensors"), str(tmp_path / "clip")]
+    assert main(["huggingface", *arguments, "--temperature", "0.02"]) == 0
+    assert "written to" in capsys.readouterr().out
+    assert_same(model.clip, load_clip(tmp_path / "clip", image_size=None)[1])
+    scale = load_file(tmp_path / "clip" / "model.safetensors")["logit_scale"]
+    assert scale == pytest.approx(math.log(50))
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
+    for arguments, message in (
+        (["huggingface", str(tmp_path / "none.pt"), str(tmp_path / "out")], "no weights at"),
+        (["aima", str(tmp_path), str(tmp_path / "out.bin")], ".safetensors"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
