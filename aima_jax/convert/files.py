@@ -199,11 +199,11 @@ def _open_torch(
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is damaged, or holds more than weights, which could run code: save its state "
-            f"dict alone ({str(error).splitlines()[0]})"
+            f"dict alone ({_reason(error)})"
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError) as error:
         raise ValueError(
-            f"{path} is truncated or damaged ({str(error).splitlines()[0]}): fetch or copy it again"
+            f"{path} is truncated or damaged ({_reason(error)}): fetch or copy it again"
         ) from None
     state = _state_dict(path, state)
 
@@ -212,6 +212,11 @@ def _open_torch(
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
     return Checkpoint(path, {name: tuple(x.shape) for name, x in state.items()}, read, config)
+
+
+def _reason(error: Exception) -> str:
+    """What PyTorch says in its first line; it may say much, or nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _is_torchscript(path: pathlib.Path) -> bool:

@@ -32,12 +32,10 @@ def save_clip(clip: CLIP, folder: str | pathlib.Path, *, temperature: float = 0.
     config = clip.config
     _check_expressible(config)
     params = flatten(clip)
-    arrays = {
-        entry.theirs: entry.join([np.asarray(params[name]) for name in entry.ours])
-        for entry in entries_of(params, HUGGING_FACE)
-    }
-    arrays["logit_scale"] = np.float32(-math.log(temperature)).reshape(())
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {"logit_scale": np.array(-math.log(temperature), np.float32)}
+    for entry in entries_of(params, HUGGING_FACE):
+        array = entry.join([np.asarray(params[name]) for name in entry.ours])
+        arrays[entry.theirs] = np.ascontiguousarray(array)
 
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
