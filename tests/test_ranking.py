@@ -76,9 +76,9 @@ def all_similarities(queries, features, devices, block_size):
     gallery = Gallery(features, mesh=mesh_of(devices), block_size=block_size)
     placed = replicate(queries, gallery.mesh)
     parts = [
-        np.asarray(similarities(placed, block, gallery.mesh))[:, : block.count] for block in gallery
+        np.asarray(similarities(placed, block, gallery.mesh))[: block.count] for block in gallery
     ]
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(parts).T
 
 
 @pytest.mark.parametrize("dataset", ["market1501_attribute", "pa100k"])

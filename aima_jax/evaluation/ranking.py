@@ -26,8 +26,8 @@ from aima_jax.evaluation.similarity import (
 )
 from aima_jax.sharding import one_late, replicated
 
-_SIMILARITY_BYTES = 2**24  # of one block on one device, about; more queries, smaller blocks
-_COMPARED_AT_ONCE = 64  # columns; the loop over them is unrolled
+_SIMILARITY_BYTES = 2**23  # of one block on one device, about; more queries, smaller blocks
+_COMPARED_AT_ONCE = 64  # images; the loop over them is unrolled
 _CHUNK = 32  # neighbouring images that top_k looks at through their maximum
 
 
@@ -164,9 +164,9 @@ def _own_scores(
 
     def blocks_of_scores():
         for block in gallery:
-            row = np.zeros(len(block.features), np.int32)
-            row[: block.count] = query_of_image[block.start : block.start + block.count]
-            yield block.count, _pick(similarities(queries, block, mesh), row, mesh=mesh)
+            query = np.zeros(len(block.features), np.int32)
+            query[: block.count] = query_of_image[block.start : block.start + block.count]
+            yield block.count, _pick(similarities(queries, block, mesh), query, mesh=mesh)
 
     return np.concatenate(
         [np.asarray(scores)[:count] for count, scores in one_late(blocks_of_scores())]
@@ -174,8 +174,8 @@ def _own_scores(
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
-def _pick(similarity, row, *, mesh):
-    picked = jnp.take_along_axis(similarity, row[None], axis=0)[0]
+def _pick(similarity, query, *, mesh):
+    picked = jnp.take_along_axis(similarity, query[:, None], axis=1)[:, 0]
     return jax.lax.with_sharding_constraint(picked, replicated(mesh))
 
 
@@ -216,22 +216,22 @@ def _add_counts(total, similarity, thresholds, query_of_row, *, mesh):
     def local(total, similarity, thresholds, query_of_row):
         def compare(step, total):
             start = step * _COMPARED_AT_ONCE
-            scores = jax.lax.dynamic_slice_in_dim(similarity, start, _COMPARED_AT_ONCE, axis=1)
-            scores = scores[query_of_row]
+            scores = jax.lax.dynamic_slice_in_dim(similarity, start, _COMPARED_AT_ONCE)
+            scores = scores[:, query_of_row]
             # Unrolled, this is one vectorised pass over the thresholds; as a reduction over a
             # third axis XLA's CPU compiler leaves it scalar, ten to thirty times slower.
-            for column in range(_COMPARED_AT_ONCE):
-                total += scores[:, column, None] >= thresholds
+            for image in range(_COMPARED_AT_ONCE):
+                total += scores[image, :, None] >= thresholds
             return total
 
-        steps = similarity.shape[1] // _COMPARED_AT_ONCE
+        steps = len(similarity) // _COMPARED_AT_ONCE
         return jax.lax.fori_loop(0, steps, compare, total[0])[None]
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
     return jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(split, PartitionSpec(None, AXIS), whole, whole),
+        in_specs=(split, split, whole, whole),
         out_specs=split,
     )(total, similarity, thresholds, query_of_row)
 
@@ -300,16 +300,16 @@ def _first_places(
 @functools.partial(jax.jit, static_argnames="mesh")
 def _keep_best(scores, indices, similarity, start, *, mesh):
     def local(scores, indices, similarity, start):
-        count, rows = similarity.shape
-        k = scores.shape[-1]
+        (rows, count), k = similarity.shape, scores.shape[-1]
         # The k best images lie in the k chunks of highest maximum. Chunks, and so candidates, stay
         # in the order of their indices: of equal scores, top_k takes the first.
-        chunks = similarity.reshape(count, rows // _CHUNK, _CHUNK)
-        _, chosen = jax.lax.top_k(chunks.max(axis=-1), min(k, rows // _CHUNK))
+        chunks = similarity.reshape(rows // _CHUNK, _CHUNK, count)
+        _, chosen = jax.lax.top_k(chunks.max(axis=1).T, min(k, rows // _CHUNK))
         chosen = jnp.sort(chosen, axis=1)[:, :, None]
-        candidates = jnp.take_along_axis(chunks, chosen, axis=1).reshape(count, -1)
+        within, query = jnp.arange(_CHUNK), jnp.arange(count)
+        candidates = chunks[chosen, within, query[:, None, None]].reshape(count, -1)
         first = start + jax.lax.axis_index(AXIS) * rows
-        places = (first + chosen * _CHUNK + jnp.arange(_CHUNK)).reshape(count, -1)
+        places = (first + chosen * _CHUNK + within).reshape(count, -1)
         candidates = jnp.concatenate([scores[0], candidates], axis=1)
         places = jnp.concatenate([indices[0], places], axis=1)
         best, chosen = jax.lax.top_k(candidates, k)
@@ -319,6 +319,6 @@ def _keep_best(scores, indices, similarity, start, *, mesh):
     return jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(split, split, PartitionSpec(None, AXIS), PartitionSpec()),
+        in_specs=(split, split, split, PartitionSpec()),
         out_specs=(split, split),
     )(scores, indices, similarity, start)
