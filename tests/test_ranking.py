@@ -303,15 +303,16 @@ def test_first_places_are_those_of_a_stable_sort(k, block_size):
 
 def test_a_held_gallery_gives_the_same_first_places_to_queries_in_groups(monkeypatch):
     queries, gallery = normal_features(10)
-    expected = top_k(queries, gallery, 7)
     similarity = queries.astype(np.float64) @ gallery.T
-    np.testing.assert_array_equal(expected[1], np.argsort(-similarity, axis=1)[:, :7])
-    five_queries = 4 * ranking.BLOCK_SIZE * 5
-    monkeypatch.setattr(ranking, "_SIMILARITY_BYTES", five_queries)
+    expected = np.argsort(-similarity, axis=1)[:, :7]
+    monkeypatch.setattr(ranking, "_SIMILARITY_BYTES", 4 * ranking.BLOCK_SIZE * 5)  # five queries
+    scores, indices = top_k(queries, gallery, 7)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_allclose(scores, np.take_along_axis(similarity, expected, axis=1), rtol=1e-6)
     held = Gallery(gallery, held=True)
-    for got in (top_k(queries, held, 7), top_k(queries, held, 7), top_k(queries, gallery, 7)):
-        np.testing.assert_array_equal(got[1], expected[1])
-        np.testing.assert_array_equal(got[0], expected[0])
+    for again in (top_k(queries, held, 7), top_k(queries, held, 7)):
+        np.testing.assert_array_equal(again[0], scores)
+        np.testing.assert_array_equal(again[1], indices)
 
 
 def test_first_places_of_a_small_gallery_are_all_of_it():

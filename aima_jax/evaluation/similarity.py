@@ -1,7 +1,7 @@
 """Similarities of queries with a gallery of any size, block by block over the devices.
 
-Every block has the same shape and goes through the same compiled product, so a pair has the same
-similarity to the last bit wherever it lies, on any number of devices.
+Every block has the same shape and goes through the same compiled product, so among the same queries
+a pair has the same similarity to the last bit wherever it lies, on any number of devices.
 """
 
 import functools
