@@ -93,6 +93,7 @@ def test_other_tokens_stay_and_positions_name_the_rest():
     masked, positions, targets, mask_ = mask(capacity=12)
     assert positions.dtype == np.int32 and positions.shape == mask_.shape == (ROWS, 12)
     counts = counted(positions, mask_)
+    chosen_phrases(counts)  # nothing outside phrases
     assert (masked == TOKENS)[~counts].all()
     assert (targets == TOKENS[positions]).all()
     assert (counts.sum(1) == mask_.sum(1)).all()  # no position twice
