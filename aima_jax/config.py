@@ -63,7 +63,7 @@ def check(config: ConfigDict) -> None:
             wrong.append(f"config.{name}={_at(config, name)!r} must be one of {', '.join(choices)}")
     for name, (low, high) in _RANGES.items():
         value = _at(config, name)
-        if not low <= value <= high:
+        if not (low <= value <= high and math.isfinite(value)):
             least = "over 0" if low == _TINY else f"{low} or more"
             most = "" if high == math.inf else f", {high} at most"
             wrong.append(f"config.{name}={value!r} must be {least}{most}")
