@@ -180,9 +180,10 @@ def test_damaged_and_strange_files_are_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             load_other(path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config.json is not JSON"):
-        load_clip(tmp_path)
+    for content, message in (("{", "config.json is not JSON"), ("[]", "no JSON object")):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            load_clip(tmp_path)
 
 
 def test_missing_files_are_named(tmp_path):

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +131,33 @@ def test_parameters_land_in_their_shards(clip, folder):
     assert_same(clip, loaded)
     table = loaded.text.token_embedding.get_value()
     assert {shard.data.shape for shard in table.addressable_shards} == {(49408 // 2, 64)}
+
+
+MEASURE = """
+import pathlib, resource, sys
+import jax, numpy, safetensors
+from aima_jax.convert import load_clip
+from aima_jax.parameters import flatten
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+jax.numpy.zeros(1).block_until_ready()
+before = peak()
+_, clip = load_clip(sys.argv[1], image_size=None)
+model = sum(x.nbytes for x in jax.block_until_ready(list(flatten(clip).values())))
+print((peak() - before - model) / (pathlib.Path(sys.argv[1]) / "model.safetensors").stat().st_size)
+"""
+
+
+def test_loading_needs_little_memory_beyond_the_model(tmp_path):
+    tower = {"width": 512, "layers": 12, "heads": 8, "mlp_width": 2048}
+    vision = ViTConfig(**tower, patch_size=16, patch_stride=16)
+    config = dataclasses.replace(CONFIG, image_size=(64, 64), vision=vision)
+    save_clip(random_model(lambda: CLIP(config, rngs=nnx.Rngs(0))), tmp_path)
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(run.stdout) <= 1.3
 
 
 def test_other_image_sizes_keep_the_class_position_and_resize_the_rest(clip, folder):

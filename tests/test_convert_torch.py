@@ -113,6 +113,7 @@ def test_openai_s_layout_in_every_wrapping(openai, tmp_path):
         assert np.array_equal(x, np.asarray(flatten(clip)[name], np.float16).astype(np.float32))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
 def test_a_torchscript_archive_needs_trust(openai, tmp_path):
     class Archive(torch.nn.Module):
         def __init__(self):
@@ -214,6 +215,9 @@ def test_irra_s_overlapping_patches_and_resnets(tmp_path):
     path = irra_file(tmp_path, reference.small_irra(grid=(7, 3), stride=4))
     config, _ = load_irra(path, image_size=(32, 16), patch_stride=4)
     assert config.clip.vision.patch_stride == 4
+    assert config.clip.image_size == (32, 16)
+    config, _ = load_irra(path, image_size=(48, 24), patch_stride=8, grid=(7, 3))
+    assert config.clip.vision.grid(config.clip.image_size) == (6, 3)
     with pytest.raises(ValueError, match="21 points, expected 4 × 2"):
         load_irra(path, image_size=(32, 16))
 

@@ -128,7 +128,9 @@ def test_configs_survive_json():
         (lambda: CLIPConfig.preset("ViT-H/14"), "ViT-B/16"),
         (lambda: CLIPConfig.preset("RN50", patch_stride=8), "no patches"),
         (lambda: CLIPConfig.preset("tiny", image_size=(7, 64)), "room"),
+        (lambda: CLIPConfig.preset("tiny", patch_stride=-1), "patch_stride"),
         (lambda: CLIPConfig.preset("tiny", remat="some"), "remat"),
+        (lambda: CLIPConfig.preset("tiny", dtype="float16"), "bfloat16"),
         (lambda: dataclasses.replace(PRESETS["tiny"].text, heads=3), "heads"),
     ],
 )
@@ -271,8 +273,10 @@ def test_a_model_without_categories_has_no_classifier():
         model.classify(jnp.zeros((1, 64)))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])
 @pytest.mark.parametrize("form", ["whole", "causal", "lengths"])
-def test_attention_is_the_textbook_formula(form):
+def test_attention_is_the_textbook_formula(form, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)  # either form runs anywhere
     generator = np.random.default_rng(0)
     query, key, value = generator.normal(size=(3, 2, 7, 3, 8))
     lengths = np.array([4, 7])

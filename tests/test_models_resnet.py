@@ -73,8 +73,8 @@ def test_every_stage_equals_pytorch(theirs, image_size, tmp_path):
     assert_close(features, tokens[:, 0])
 
 
-def test_gradients_equal_pytorch(theirs, tmp_path):
-    model = their_clip()
+def test_gradients_equal_pytorch(tmp_path):
+    model = their_clip(layers=(1, 1, 1, 1))
     _, clip = convert(model, tmp_path, image_size=(64, 64))
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
     weights = np.random.default_rng(1).normal(size=(2, 5, 64)).astype(np.float32)

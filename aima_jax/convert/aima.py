@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from aima_jax.attributes import AttributeSchema
 from aima_jax.convert.clip import shapes_of
-from aima_jax.convert.files import Checkpoint, open_checkpoint
+from aima_jax.convert.files import Checkpoint, open_checkpoint, write_safetensors
 from aima_jax.convert.mapping import check_complete, identity, read_parameters
 from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.parameters import bind, flatten
@@ -37,9 +37,6 @@ def save_aima(
     template: PromptTemplate | None = None,
 ) -> None:
     """Writes a model with its config, attribute schema and prompt template to one file."""
-    from safetensors.numpy import save_file
-
-    path = pathlib.Path(path)
     metadata = {
         "aima": FORMAT,
         "config": json.dumps(model.config.to_dict()),
@@ -47,9 +44,7 @@ def save_aima(
     if template is not None:
         metadata |= {"schema": json.dumps(template.schema.to_dict()), "template": template.name}
     arrays = {name: np.asarray(array) for name, array in flatten(model).items()}
-    unfinished = path.with_name(path.name + ".unfinished")
-    save_file(arrays, unfinished, metadata)
-    unfinished.replace(path)
+    write_safetensors(pathlib.Path(path), arrays, metadata)
 
 
 def load_aima(path: str | pathlib.Path, *, mesh: Mesh | None = None) -> ExportedAIMA:

@@ -12,7 +12,7 @@ from aima_jax.convert.mapping import check_complete, entries_of, found_shapes, r
 from aima_jax.convert.shapes import Overrides, read_shape
 from aima_jax.convert.tables import HUGGING_FACE, OPENAI, OPENAI_RESNET, Row
 from aima_jax.models import CLIP, CLIPConfig, resize_positions
-from aima_jax.models.layers import Activation
+from aima_jax.models.config import Activation
 from aima_jax.models.positions import Resize
 from aima_jax.parameters import bind, flatten
 
@@ -80,7 +80,10 @@ def recognise(checkpoint: Checkpoint) -> tuple[Row, ...]:
     if "aima" in checkpoint.metadata:
         raise ValueError(f"{path} is a whole AIMA model: load it with load_aima")
     if has("base_model."):
-        raise ValueError(f"{path} is a checkpoint of IRRA: load it with load_irra")
+        raise ValueError(
+            f"{path} is a checkpoint of IRRA: load it with load_irra "
+            "(python -m aima_jax.convert aima)"
+        )
     if kind.startswith("siglip") or has("logit_bias", "vision_model.head."):
         raise ValueError(f"{path} is a SigLIP model, whose towers are not CLIP's: expected a CLIP")
     image = has("vision_model.", "visual.")

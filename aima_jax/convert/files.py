@@ -105,10 +105,10 @@ def _fetch(name: str) -> pathlib.Path:
             return path
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise FileNotFoundError(
-            f"{name} is not in the Hugging Face cache and could not be fetched ({error}). On a "
-            f"machine with network open https://huggingface.co/{name}/tree/main, put config.json "
-            "and model.safetensors (or pytorch_model.bin) into a folder here, and name that folder "
-            "instead"
+            f"{name} is no path here, is not in the Hugging Face cache, and could not be fetched "
+            f"({error}). On a machine with network open https://huggingface.co/{name}/tree/main, "
+            "put config.json and model.safetensors (or pytorch_model.bin) into a folder here, and "
+            "name that folder instead"
         ) from None
     except errors.RepositoryNotFoundError as error:
         raise FileNotFoundError(f"the Hugging Face hub has no {name} for you: {error}") from None
@@ -119,16 +119,19 @@ def _fetch(name: str) -> pathlib.Path:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return content
 
 
 def _weight_map(index: pathlib.Path) -> dict[str, str]:
     content = _read_json(index)
-    if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):
+    if content is None or not isinstance(content.get("weight_map"), dict):
         raise ValueError(f'{index} is no index of weights: expected "weight_map" in it')
     return content["weight_map"]
 
@@ -174,6 +177,18 @@ def _open_safetensors(path: pathlib.Path, config: Mapping[str, Any] | None) -> C
         ) from None
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     return Checkpoint(path, shapes, file.get_tensor, config, file.metadata() or {})
+
+
+def write_safetensors(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Writes a file that is either whole or not there."""
+    from safetensors.numpy import save_file
+
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    save_file(dict(arrays), unfinished, dict(metadata))
+    unfinished.chmod(0o644)  # safetensors leaves it to its owner alone
+    unfinished.replace(path)
 
 
 def _open_torch(

@@ -3,12 +3,12 @@
 import json
 import math
 import pathlib
-import tempfile
 from typing import Any
 
 import numpy as np
 
 from aima_jax import pixels
+from aima_jax.convert.files import write_safetensors
 from aima_jax.convert.mapping import entries_of
 from aima_jax.convert.tables import HUGGING_FACE
 from aima_jax.models import CLIP, END_OF_TEXT, CLIPConfig, ViTConfig
@@ -27,8 +27,6 @@ def save_clip(clip: CLIP, folder: str | pathlib.Path, *, temperature: float = 0.
     Raises:
         ValueError: transformers cannot express the model.
     """
-    from safetensors.numpy import save_file
-
     config = clip.config
     _check_expressible(config)
     params = flatten(clip)
@@ -39,13 +37,10 @@ def save_clip(clip: CLIP, folder: str | pathlib.Path, *, temperature: float = 0.
 
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        unfinished = pathlib.Path(name)
-        for file, content in _texts(config).items():
-            (unfinished / file).write_text(content, encoding="utf-8")
-        save_file(arrays, unfinished / "model.safetensors", {"format": "pt"})
-        for file in unfinished.iterdir():
-            file.replace(folder / file.name)
+    for name, content in _texts(config).items():
+        (folder / name).write_text(content, encoding="utf-8")
+    # Last, and at once: without its weights a folder loads nowhere.
+    write_safetensors(folder / "model.safetensors", arrays, {"format": "pt"})
 
 
 def _check_expressible(config: CLIPConfig) -> None:
@@ -66,9 +61,8 @@ def _check_expressible(config: CLIPConfig) -> None:
 
 def _texts(config: CLIPConfig) -> dict[str, str]:
     """The files beside the weights."""
-    _, ranks, tokens = tokenizer._vocabulary()
-    vocabulary = tokens | tokenizer._SPECIAL
-    merges = ["#version: 0.2", *(" ".join(pair) for pair in ranks)]
+    vocabulary, pairs = tokenizer.vocabulary()
+    merges = ["#version: 0.2", *(" ".join(pair) for pair in pairs)]
     contents = {
         "config.json": _model_config(config),
         "preprocessor_config.json": _preprocessor(config),

@@ -19,7 +19,7 @@ from aima_jax.convert.mapping import (
 from aima_jax.convert.shapes import Overrides, count, read_shape
 from aima_jax.convert.tables import OPENAI, OPENAI_RESNET, irra
 from aima_jax.models import AIMA, AIMAConfig
-from aima_jax.models.layers import Activation
+from aima_jax.models.config import Activation
 from aima_jax.models.positions import Resize
 from aima_jax.parameters import Parameters, bind, flatten
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aima_jax.models import END_OF_TEXT, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
-from aima_jax.models.layers import Activation
+from aima_jax.models.config import Activation
 
 Shape = tuple[int, ...]
 
@@ -94,9 +94,12 @@ def _read_vit(
     )
     side = config.get("image_size")  # which need not be a multiple of the patches
     image_size = overrides.image_size or (side and (side, side))
-    grid = overrides.grid or (image_size and vision.grid(image_size))
-    rows, columns = _grid(found, "vision.position_embedding", grid, where)
-    return vision, image_size or (rows * patch, columns * patch)
+    if image_size and not overrides.grid:
+        _grid(found, "vision.position_embedding", vision.grid(image_size), where)
+        return vision, image_size
+    grid = _grid(found, "vision.position_embedding", overrides.grid, where)
+    rows, columns = ((n - 1) * vision.patch_stride + patch for n in grid)
+    return vision, (rows, columns)
 
 
 def _read_resnet(

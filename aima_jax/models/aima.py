@@ -1,38 +1,12 @@
 """AIMA: CLIP, the multimodal encoder with its MAP head, and the identity classifier."""
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any
-
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from aima_jax.models.clip import CLIP, CLIPConfig
+from aima_jax.models.clip import CLIP
+from aima_jax.models.config import AIMAConfig
 from aima_jax.models.fusion import Fusion, MapHead
 from aima_jax.models.layers import Linear
-
-
-@dataclass(frozen=True)
-class AIMAConfig:
-    """Shape of an AIMA model.
-
-    Attributes:
-        num_categories: person categories that the identity classifier tells apart; 0 leaves it out.
-        fusion_depth: self-attention blocks of the multimodal encoder.
-    """
-
-    clip: CLIPConfig
-    num_categories: int
-    fusion_depth: int = 4
-
-    def to_dict(self) -> dict[str, Any]:
-        """The config as plain JSON data."""
-        return dataclasses.asdict(self) | {"clip": self.clip.to_dict()}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "AIMAConfig":
-        """The config that `to_dict` wrote."""
-        return cls(**data | {"clip": CLIPConfig.from_dict(data["clip"])})
 
 
 class AIMA(nnx.Module):

@@ -1,175 +1,24 @@
 """CLIP's two towers (Radford et al. 2021), for images of any size and stride of the patches."""
 
-import dataclasses
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from aima_jax.models.layers import (
-    Activation,
-    Block,
-    LayerNorm,
-    Linear,
-    Remat,
-    TransformerConfig,
-    apply_blocks,
-    normal,
-)
+from aima_jax.models.config import CLIPConfig, Dtype, TransformerConfig, ViTConfig
+from aima_jax.models.layers import Block, LayerNorm, Linear, apply_blocks, normal
 from aima_jax.models.positions import resize_positions
-from aima_jax.models.resnet import ModifiedResNet, ResNetConfig
+from aima_jax.models.resnet import ModifiedResNet
 
 END_OF_TEXT = 49407
-
-
-@dataclass(frozen=True)
-class ViTConfig(TransformerConfig):
-    """Shape of a vision transformer; sizes in pixels."""
-
-    patch_size: int
-    patch_stride: int
-
-    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of patches in an image, as a convolution without padding counts them."""
-        rows, columns = ((side - self.patch_size) // self.patch_stride + 1 for side in image_size)
-        return rows, columns
-
-
-@dataclass(frozen=True)
-class TextConfig(TransformerConfig):
-    """Shape of the text transformer."""
-
-    context_length: int = 77
-    vocabulary: int = 49408
-
-
-@dataclass(frozen=True)
-class CLIPConfig:
-    """Shape of a CLIP model and how it is computed.
-
-    Attributes:
-        image_size: height and width in pixels.
-        dim: width of the space that both towers project into.
-        dtype: of activations and products, "float32" or "bfloat16"; parameters are float32.
-        scan_layers: loop over the blocks instead of unrolling them (see `apply_blocks`).
-        remat: "none", "dots" or "full": what the backward pass computes again (see `apply_blocks`).
-    """
-
-    image_size: tuple[int, int]
-    dim: int
-    vision: ViTConfig | ResNetConfig
-    text: TextConfig
-    activation: Activation = "quick_gelu"
-    dtype: str = "float32"
-    scan_layers: bool = False
-    remat: Remat = "none"
-
-    def __post_init__(self):
-        for name, kind in (("activation", Activation), ("remat", Remat)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"CLIPConfig.{name}: {getattr(self, name)!r} is none of {get_args(kind)}"
-                )
-        if min(self.vision.grid(self.image_size)) < 1:
-            raise ValueError(
-                f"CLIPConfig.image_size: {self.image_size} pixels have no room for one image token"
-            )
-
-    @classmethod
-    def preset(
-        cls, name: str, *, patch_stride: int | None = None, **overrides: Any
-    ) -> "CLIPConfig":
-        """A published CLIP's shape by its name, or "tiny" for tests and small data.
-
-        Args:
-            name: one of `PRESETS`.
-            patch_stride: in pixels; the patch size if None.
-            overrides: other fields, as `image_size=(384, 128)`; the image size is that of the
-                pretraining unless given.
-
-        Raises:
-            ValueError: there is no such preset.
-        """
-        if name not in PRESETS:
-            raise ValueError(f"no CLIP preset {name!r}; there are {', '.join(PRESETS)}")
-        return PRESETS[name].resized(patch_stride=patch_stride, **overrides)
-
-    def resized(
-        self,
-        image_size: tuple[int, int] | None = None,
-        patch_stride: int | None = None,
-        **overrides: Any,
-    ) -> "CLIPConfig":
-        """The same model for another image size and patch stride, where they are given.
-
-        Raises:
-            ValueError: a ResNet, which has no patches, gets a patch stride.
-        """
-        vision = self.vision
-        if patch_stride is not None:
-            if not isinstance(vision, ViTConfig):
-                raise ValueError(f"patch_stride={patch_stride}: a ResNet has no patches")
-            vision = dataclasses.replace(vision, patch_stride=patch_stride)
-        size = self.image_size if image_size is None else tuple(image_size)
-        return dataclasses.replace(self, image_size=size, vision=vision, **overrides)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The config as plain JSON data."""
-        data = dataclasses.asdict(self) | {"image_size": list(self.image_size)}
-        if isinstance(self.vision, ResNetConfig):
-            data["vision"]["layers"] = list(self.vision.layers)
-        return data
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "CLIPConfig":
-        """The config that `to_dict` wrote."""
-        vision = dict(data["vision"])
-        if "patch_size" in vision:
-            vision = ViTConfig(**vision)
-        else:
-            vision = ResNetConfig(**vision | {"layers": tuple(vision["layers"])})
-        size = tuple(data["image_size"])
-        text = TextConfig(**data["text"])
-        return cls(**data | {"image_size": size, "vision": vision, "text": text})
-
-
-def _shape(width: int, layers: int) -> dict[str, int]:
-    """Heads of 64 channels and an MLP four times as wide, as in every published CLIP."""
-    return {"width": width, "layers": layers, "heads": width // 64, "mlp_width": 4 * width}
-
-
-def _vit(width: int, layers: int, patch: int) -> ViTConfig:
-    return ViTConfig(**_shape(width, layers), patch_size=patch, patch_stride=patch)
-
-
-def _text(width: int, layers: int = 12) -> TextConfig:
-    return TextConfig(**_shape(width, layers))
-
-
-def _resnet(width: int, *layers: int) -> ResNetConfig:
-    return ResNetConfig(width, layers, heads=width // 2)
-
-
-PRESETS = {
-    "tiny": CLIPConfig((96, 48), 64, _vit(128, 4, patch=8), _text(64, 2)),
-    "ViT-B/32": CLIPConfig((224, 224), 512, _vit(768, 12, patch=32), _text(512)),
-    "ViT-B/16": CLIPConfig((224, 224), 512, _vit(768, 12, patch=16), _text(512)),
-    "ViT-L/14": CLIPConfig((224, 224), 768, _vit(1024, 24, patch=14), _text(768)),
-    "ViT-L/14@336": CLIPConfig((336, 336), 768, _vit(1024, 24, patch=14), _text(768)),
-    "RN50": CLIPConfig((224, 224), 1024, _resnet(64, 3, 4, 6, 3), _text(512)),
-    "RN101": CLIPConfig((224, 224), 512, _resnet(64, 3, 4, 23, 3), _text(512)),
-    "RN50x4": CLIPConfig((288, 288), 640, _resnet(80, 4, 6, 10, 6), _text(640)),
-}
 
 
 class PatchEmbedding(nnx.Module):
     """A convolution without padding or bias that turns each patch into a token."""
 
-    def __init__(self, config: ViTConfig, *, dtype: str, rngs: nnx.Rngs):
+    def __init__(self, config: ViTConfig, *, dtype: Dtype, rngs: nnx.Rngs):
         fan_in = 3 * config.patch_size**2
         shape = (config.patch_size, config.patch_size, 3, config.width)
         self.kernel = normal(rngs, shape, std=(3 * fan_in) ** -0.5)
@@ -205,7 +54,7 @@ class VisionTransformer(nnx.Module):
     def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs):
         vision = config.vision
         std = vision.width**-0.5
-        rows, columns = config.vision.grid(config.image_size)
+        rows, columns = vision.grid(config.image_size)
         self.patch_embedding = PatchEmbedding(vision, dtype=config.dtype, rngs=rngs)
         self.class_embedding = normal(rngs, (vision.width,), std)
         self.position_embedding = normal(rngs, (1 + rows * columns, vision.width), std)
@@ -223,20 +72,11 @@ class VisionTransformer(nnx.Module):
         """Patches and class token with their positions."""
         patches = self.patch_embedding(images)
         batch, *grid, width = patches.shape
-        positions = resize_positions(
-            self.position_embedding[...],
-            self.config.vision.grid(self.config.image_size),
-            tuple(grid),
-        )
-        tokens = jnp.concatenate(
-            [
-                jnp.broadcast_to(self.class_embedding[...], (batch, 1, width)).astype(
-                    patches.dtype
-                ),
-                patches.reshape(batch, -1, width),
-            ],
-            axis=1,
-        )
+        own_grid = self.config.vision.grid(self.config.image_size)
+        positions = resize_positions(self.position_embedding[...], own_grid, tuple(grid))
+        class_token = jnp.broadcast_to(self.class_embedding[...], (batch, 1, width))
+        patches = patches.reshape(batch, -1, width)
+        tokens = jnp.concatenate([class_token.astype(patches.dtype), patches], axis=1)
         return tokens + positions.astype(tokens.dtype)
 
     def __call__(

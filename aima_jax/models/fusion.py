@@ -4,15 +4,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from aima_jax.models.clip import CLIPConfig, make_blocks
-from aima_jax.models.layers import (
-    Attention,
-    LayerNorm,
-    Linear,
-    TransformerConfig,
-    activate,
-    apply_blocks,
-)
+from aima_jax.models.clip import make_blocks
+from aima_jax.models.config import CLIPConfig, TransformerConfig
+from aima_jax.models.layers import Attention, LayerNorm, Linear, activate, apply_blocks
 
 
 class Fusion(nnx.Module):

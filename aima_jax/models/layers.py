@@ -1,46 +1,20 @@
 """The layers that both CLIP towers and the fusion module are made of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend.backend import get_backend
 from jaxtyping import Array, Float, Int
 
-Activation = Literal["quick_gelu", "gelu"]
-Remat = Literal["none", "dots", "full"]
+from aima_jax.models.config import Activation, Dtype, Remat, TransformerConfig
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """Shape of a stack of transformer blocks."""
-
-    width: int
-    layers: int
-    heads: int
-    mlp_width: int
-
-    def __post_init__(self):
-        if self.width % self.heads:
-            raise ValueError(
-                f"{type(self).__name__}: width {self.width} is not a multiple of heads {self.heads}"
-            )
-
-    def initial_scales(self) -> tuple[float, float, float]:
-        """Standard deviations of projections in, projections out, and the MLP's first layer.
-
-        As in OpenAI's `initialize_parameters`, which IRRA's fusion module follows.
-        """
-        inward = self.width**-0.5
-        return inward, inward * (2 * self.layers) ** -0.5, (2 * self.width) ** -0.5
 
 
 def normal(rngs: nnx.Rngs, shape: Sequence[int], std: float) -> nnx.Param:
@@ -57,7 +31,7 @@ class Linear(nnx.Module):
         outputs: int,
         *,
         std: float,
-        dtype: str,
+        dtype: Dtype,
         rngs: nnx.Rngs,
         use_bias: bool = True,
     ):
@@ -66,7 +40,7 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(
-        self, x: Float[Array, "*rows inputs"], *, output_dtype: str | None = None
+        self, x: Float[Array, "*rows inputs"], *, output_dtype: Dtype | None = None
     ) -> Float[Array, "*rows outputs"]:
         kernel = self.kernel[...].astype(self.dtype)
         # A product of two matrices: XLA's CPU backend is twice as slow on one of three axes by two.
@@ -115,17 +89,23 @@ def attention(
     """
     if jax.default_backend() == "cpu":
         return _attention_by_head(query, key, value, causal=causal, lengths=lengths)
-    # cuDNN's fused attention takes no float32, and no mask at odd lengths (CLIP's 193 and 77) in
-    # training: hence lengths instead of a mask.
-    fused = jax.default_backend() == "gpu" and query.dtype != jnp.float32
+    # Lengths, since cuDNN trains with no mask at odd numbers of tokens, which CLIP's 193 and 77 are.
     return jax.nn.dot_product_attention(
         query,
         key,
         value,
         is_causal=causal,
         key_value_seq_lengths=None if lengths is None else lengths.astype(jnp.int32),
-        implementation="cudnn" if fused else "xla",
+        implementation="cudnn" if _has_fused_attention(query) else "xla",
     )
+
+
+def _has_fused_attention(query: Array) -> bool:
+    """Whether cuDNN has it: in 16 bits, on NVIDIA's GPUs since Ampere, heads in 8s of channels."""
+    if "cuda" not in get_backend().platform_version:
+        return False
+    recent = float(jax.devices()[0].compute_capability) >= 8
+    return recent and query.dtype.itemsize == 2 and query.shape[-1] % 8 == 0
 
 
 def _attention_by_head(
@@ -157,7 +137,7 @@ def _attention_by_head(
 class Attention(nnx.Module):
     """Multi-head attention of one sequence of tokens to another, or to itself."""
 
-    def __init__(self, config: TransformerConfig, *, dtype: str, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, *, dtype: Dtype, rngs: nnx.Rngs):
         inward, outward, _ = config.initial_scales()
         linear = partial(Linear, config.width, config.width, dtype=dtype, rngs=rngs)
         self.query = linear(std=inward)
@@ -191,7 +171,7 @@ class MLP(nnx.Module):
     """Two linear layers with the activation between them."""
 
     def __init__(
-        self, config: TransformerConfig, *, activation: Activation, dtype: str, rngs: nnx.Rngs
+        self, config: TransformerConfig, *, activation: Activation, dtype: Dtype, rngs: nnx.Rngs
     ):
         _, outward, upward = config.initial_scales()
         self.up = Linear(config.width, config.mlp_width, std=upward, dtype=dtype, rngs=rngs)
@@ -211,7 +191,7 @@ class Block(nnx.Module):
         *,
         activation: Activation,
         causal: bool,
-        dtype: str,
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
         self.attention_norm = LayerNorm(config.width)

@@ -1,6 +1,5 @@
 """CLIP's ModifiedResNet: a three-layer stem, pooling in place of strides, attention pooling."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -8,36 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aima_jax.models.config import Dtype, ResNetConfig
 from aima_jax.models.layers import Linear, attention, normal
 from aima_jax.models.positions import resize_positions
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
-
-
-@dataclass(frozen=True)
-class ResNetConfig:
-    """Shape of a ModifiedResNet.
-
-    Attributes:
-        width: channels after the stem.
-        layers: bottlenecks of each of the four stages.
-        heads: of the attention pooling.
-    """
-
-    width: int
-    layers: tuple[int, int, int, int]
-    heads: int
-
-    @property
-    def channels(self) -> int:
-        """Channels of the feature map."""
-        return 32 * self.width
-
-    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the feature map of an image."""
-        # The first convolution rounds up, the four poolings that follow round down.
-        rows, columns = ((side + 1) // 2 // 16 for side in image_size)
-        return rows, columns
 
 
 class ConvNorm(nnx.Module):
@@ -55,7 +29,7 @@ class ConvNorm(nnx.Module):
         *,
         stride: int = 1,
         scale: float = 1.0,
-        dtype: str,
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
         self.kernel = normal(rngs, (size, size, inputs, outputs), (2 / (inputs * size**2)) ** 0.5)
@@ -90,7 +64,7 @@ def pool(x: Float[Array, "batch rows columns channels"], stride: int) -> Array:
 class Bottleneck(nnx.Module):
     """A residual bottleneck that pools instead of striding."""
 
-    def __init__(self, inputs: int, width: int, stride: int, *, dtype: str, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, width: int, stride: int, *, dtype: Dtype, rngs: nnx.Rngs):
         conv = partial(ConvNorm, dtype=dtype, rngs=rngs)
         self.conv1 = conv(inputs, width, 1)
         self.conv2 = conv(width, width, 3)
@@ -115,7 +89,7 @@ class AttentionPool(nnx.Module):
     """
 
     def __init__(
-        self, config: ResNetConfig, grid: tuple[int, int], dim: int, *, dtype: str, rngs: nnx.Rngs
+        self, config: ResNetConfig, grid: tuple[int, int], dim: int, *, dtype: Dtype, rngs: nnx.Rngs
     ):
         channels, std = config.channels, config.channels**-0.5
         linear = partial(Linear, channels, std=std, dtype=dtype, rngs=rngs)
@@ -154,7 +128,7 @@ class ModifiedResNet(nnx.Module):
         *,
         image_size: tuple[int, int],
         dim: int,
-        dtype: str,
+        dtype: Dtype,
         rngs: nnx.Rngs,
     ):
         conv = partial(ConvNorm, dtype=dtype, rngs=rngs)

@@ -1,0 +1,227 @@
+"""Shapes of models, by hand, by name or from JSON; no array is made here."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Activation = Literal["quick_gelu", "gelu"]
+Dtype = Literal["float32", "bfloat16"]
+Remat = Literal["none", "dots", "full"]
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of a stack of transformer blocks."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(
+                f"{type(self).__name__}: width {self.width} is not a multiple of heads {self.heads}"
+            )
+
+    def initial_scales(self) -> tuple[float, float, float]:
+        """Standard deviations of projections in, projections out, and the MLP's first layer.
+
+        As in OpenAI's `initialize_parameters`, which IRRA's fusion module follows.
+        """
+        inward = self.width**-0.5
+        return inward, inward * (2 * self.layers) ** -0.5, (2 * self.width) ** -0.5
+
+
+@dataclass(frozen=True)
+class ViTConfig(TransformerConfig):
+    """Shape of a vision transformer; sizes in pixels."""
+
+    patch_size: int
+    patch_stride: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.patch_stride < 1:
+            raise ValueError(f"patch_stride={self.patch_stride}: expected 1 pixel or more")
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches in an image, as a convolution without padding counts them."""
+        rows, columns = ((side - self.patch_size) // self.patch_stride + 1 for side in image_size)
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Shape of a ModifiedResNet.
+
+    Attributes:
+        width: channels after the stem.
+        layers: bottlenecks of each of the four stages.
+        heads: of the attention pooling.
+    """
+
+    width: int
+    layers: tuple[int, int, int, int]
+    heads: int
+
+    @property
+    def channels(self) -> int:
+        """Channels of the feature map."""
+        return 32 * self.width
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the feature map of an image."""
+        # The first convolution rounds up, the four poolings that follow round down.
+        rows, columns = ((side + 1) // 2 // 16 for side in image_size)
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class TextConfig(TransformerConfig):
+    """Shape of the text transformer."""
+
+    context_length: int = 77
+    vocabulary: int = 49408
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Shape of a CLIP model and how it is computed.
+
+    Attributes:
+        image_size: height and width in pixels.
+        dim: width of the space that both towers project into.
+        dtype: of activations and products, "float32" or "bfloat16"; parameters are float32.
+        scan_layers: loop over the blocks instead of unrolling them (see `apply_blocks`).
+        remat: "none", "dots" or "full": what the backward pass computes again (see `apply_blocks`).
+    """
+
+    image_size: tuple[int, int]
+    dim: int
+    vision: ViTConfig | ResNetConfig
+    text: TextConfig
+    activation: Activation = "quick_gelu"
+    dtype: Dtype = "float32"
+    scan_layers: bool = False
+    remat: Remat = "none"
+
+    def __post_init__(self):
+        for name, kind in (("activation", Activation), ("dtype", Dtype), ("remat", Remat)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f"CLIPConfig.{name}: {getattr(self, name)!r} is none of {get_args(kind)}"
+                )
+        if min(self.vision.grid(self.image_size)) < 1:
+            raise ValueError(
+                f"CLIPConfig.image_size: {self.image_size} pixels have no room for one image token"
+            )
+
+    @classmethod
+    def preset(
+        cls, name: str, *, patch_stride: int | None = None, **overrides: Any
+    ) -> "CLIPConfig":
+        """A published CLIP's shape by its name, or "tiny" for tests and small data.
+
+        Args:
+            name: one of `PRESETS`.
+            patch_stride: in pixels; the patch size if None.
+            overrides: other fields, as `image_size=(384, 128)`; the image size is that of the
+                pretraining unless given.
+
+        Raises:
+            ValueError: there is no such preset.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"no CLIP preset {name!r}; there are {', '.join(PRESETS)}")
+        return PRESETS[name].resized(patch_stride=patch_stride, **overrides)
+
+    def resized(
+        self,
+        image_size: tuple[int, int] | None = None,
+        patch_stride: int | None = None,
+        **overrides: Any,
+    ) -> "CLIPConfig":
+        """The same model for another image size and patch stride, where they are given.
+
+        Raises:
+            ValueError: a ResNet, which has no patches, gets a patch stride.
+        """
+        vision = self.vision
+        if patch_stride is not None:
+            if not isinstance(vision, ViTConfig):
+                raise ValueError(f"patch_stride={patch_stride}: a ResNet has no patches")
+            vision = dataclasses.replace(vision, patch_stride=patch_stride)
+        size = self.image_size if image_size is None else tuple(image_size)
+        return dataclasses.replace(self, image_size=size, vision=vision, **overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain JSON data."""
+        data = dataclasses.asdict(self) | {"image_size": list(self.image_size)}
+        if isinstance(self.vision, ResNetConfig):
+            data["vision"]["layers"] = list(self.vision.layers)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "CLIPConfig":
+        """The config that `to_dict` wrote."""
+        vision = dict(data["vision"])
+        if "patch_size" in vision:
+            vision = ViTConfig(**vision)
+        else:
+            vision = ResNetConfig(**vision | {"layers": tuple(vision["layers"])})
+        size = tuple(data["image_size"])
+        text = TextConfig(**data["text"])
+        return cls(**data | {"image_size": size, "vision": vision, "text": text})
+
+
+@dataclass(frozen=True)
+class AIMAConfig:
+    """Shape of an AIMA model.
+
+    Attributes:
+        num_categories: person categories that the identity classifier tells apart; 0 leaves it out.
+        fusion_depth: self-attention blocks of the multimodal encoder.
+    """
+
+    clip: CLIPConfig
+    num_categories: int
+    fusion_depth: int = 4
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain JSON data."""
+        return dataclasses.asdict(self) | {"clip": self.clip.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "AIMAConfig":
+        """The config that `to_dict` wrote."""
+        return cls(**data | {"clip": CLIPConfig.from_dict(data["clip"])})
+
+
+def _shape(width: int, layers: int) -> dict[str, int]:
+    """Heads of 64 channels and an MLP four times as wide, as in every published CLIP."""
+    return {"width": width, "layers": layers, "heads": width // 64, "mlp_width": 4 * width}
+
+
+def _vit(width: int, layers: int, patch: int) -> ViTConfig:
+    return ViTConfig(**_shape(width, layers), patch_size=patch, patch_stride=patch)
+
+
+def _text(width: int, layers: int = 12) -> TextConfig:
+    return TextConfig(**_shape(width, layers))
+
+
+def _resnet(width: int, *layers: int) -> ResNetConfig:
+    return ResNetConfig(width, layers, heads=width // 2)
+
+
+PRESETS = {
+    "tiny": CLIPConfig((96, 48), 64, _vit(128, 4, patch=8), _text(64, 2)),
+    "ViT-B/32": CLIPConfig((224, 224), 512, _vit(768, 12, patch=32), _text(512)),
+    "ViT-B/16": CLIPConfig((224, 224), 512, _vit(768, 12, patch=16), _text(512)),
+    "ViT-L/14": CLIPConfig((224, 224), 768, _vit(1024, 24, patch=14), _text(768)),
+    "ViT-L/14@336": CLIPConfig((336, 336), 768, _vit(1024, 24, patch=14), _text(768)),
+    "RN50": CLIPConfig((224, 224), 1024, _resnet(64, 3, 4, 6, 3), _text(512)),
+    "RN101": CLIPConfig((224, 224), 512, _resnet(64, 3, 4, 23, 3), _text(512)),
+    "RN50x4": CLIPConfig((288, 288), 640, _resnet(80, 4, 6, 10, 6), _text(640)),
+}
