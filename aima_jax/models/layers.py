@@ -89,7 +89,7 @@ def attention(
     """
     if jax.default_backend() == "cpu":
         return _attention_by_head(query, key, value, causal=causal, lengths=lengths)
-    # Lengths, since cuDNN trains with no mask at odd numbers of tokens, which CLIP's 193 and 77 are.
+    # Lengths, since cuDNN trains with no mask at odd numbers of tokens, as CLIP's 193 and 77 are.
     return jax.nn.dot_product_attention(
         query,
         key,
