@@ -1,6 +1,7 @@
 """Weights on disk: round trips, damage and strangers; without PyTorch."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 import subprocess
@@ -21,6 +22,7 @@ from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh
 from aima_jax.text import PromptTemplate
 
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 TOWER = {"width": 64, "layers": 2, "heads": 2, "mlp_width": 160}
 CONFIG = CLIPConfig(
     image_size=(32, 32),
@@ -126,6 +128,14 @@ def test_whole_numbers_are_no_weights(folder, tmp_path):
         load_clip(tmp_path / "model.safetensors")
 
 
+def test_numbers_that_are_not_finite_are_no_weights(folder, tmp_path):
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-4000:] = b"\xff" * 4000
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"not finite: the file is damaged"):
+        load_clip(tmp_path / "model.safetensors")
+
+
 def test_parameters_land_in_their_shards(clip, folder):
     _, loaded = load_clip(folder, image_size=None, mesh=make_mesh(data=4, fsdp=2))
     assert_same(clip, loaded)
@@ -203,8 +213,8 @@ def test_a_whole_aima_comes_back_bit_for_bit(config, tmp_path):
 def test_the_command_line_writes_the_clip_of_an_aima_file(clip, tmp_path, capsys):
     config = AIMAConfig(CONFIG, num_categories=0, fusion_depth=1)
     model = random_model(lambda: AIMA(config, rngs=nnx.Rngs(0)), seed=1)
-    save_aima(model, tmp_path / "aima.safetensors")
-    arguments = [str(tmp_path / "aima.safetensors"), str(tmp_path / "clip")]
+    save_aima(model, tmp_path / "new" / "folder" / "aima.safetensors")
+    arguments = [str(tmp_path / "new" / "folder" / "aima.safetensors"), str(tmp_path / "clip")]
     assert main(["huggingface", *arguments, "--temperature", "0.02"]) == 0
     assert "written to" in capsys.readouterr().out
     assert_same(model.clip, load_clip(tmp_path / "clip", image_size=None)[1])
@@ -216,7 +226,24 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
     for arguments, message in (
         (["huggingface", str(tmp_path / "none.pt"), str(tmp_path / "out")], "no weights at"),
         (["aima", str(tmp_path), str(tmp_path / "out.bin")], ".safetensors"),
+        (["verify", str(tmp_path)], "no weights in" if HAS_TORCH else "pip install torch"),
     ):
         assert main(arguments) == 2
-        assert message in capsys.readouterr().err
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert message in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+    resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
+    config = AIMAConfig(CONFIG, num_categories=0, fusion_depth=1)
+    model = random_model(lambda: AIMA(config, rngs=nnx.Rngs(0)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.safetensors could not be written"):
+            save_aima(model, tmp_path / "a.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []

@@ -150,7 +150,9 @@ def test_damaged_and_dangerous_files_of_pytorch_are_refused(openai, tmp_path, ca
     assert "never" not in capsys.readouterr().out
     torch.save(openai.state_dict(), path)
     sound = path.read_bytes()
-    for content in (sound[: len(sound) // 2], sound[:100], b"", b"<html>not found</html>"):
+    middle = len(sound) // 2
+    altered = sound[:middle] + b"altered on the way" + sound[middle + 18 :]
+    for content in (sound[:middle], altered, sound[:100], b"", b"<html>not found</html>"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"weights.pt is (truncated or )?damaged"):
             load_clip(path)
@@ -187,6 +189,16 @@ def test_verify_finds_agreement_and_disagreement(hugging_face, tmp_path, capsys,
     monkeypatch.setattr("aima_jax.convert.verify.load_clip", wrong)
     assert main(["verify", str(tmp_path)]) == 2
     assert "stages differ" in capsys.readouterr().err
+
+
+def test_verify_says_what_transformers_cannot_read(openai, hugging_face, tmp_path):
+    torch.manual_seed(0)
+    visual = reference.ModifiedResNet((2, 2), 16, (1, 1, 1, 1), 64)
+    resnet = reference.CLIP(visual, 64, 1, 64)
+    for model in (openai, resnet, hugging_face):  # the last one without its config.json
+        torch.save(model.state_dict(), tmp_path / "clip.pt")
+        with pytest.raises(ValueError, match=r"ViTs only, no file of OpenAI's"):
+            verify(tmp_path / "clip.pt")
 
 
 def irra_file(folder, model, wrap=lambda state: {"model": state, "epoch": 60}):

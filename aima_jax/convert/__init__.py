@@ -4,5 +4,14 @@ from aima_jax.convert.aima import ExportedAIMA, load_aima, save_aima
 from aima_jax.convert.clip import load_clip
 from aima_jax.convert.huggingface import save_clip
 from aima_jax.convert.irra import load_irra
+from aima_jax.convert.pretrained import load_pretrained
 
-__all__ = ["ExportedAIMA", "load_aima", "load_clip", "load_irra", "save_aima", "save_clip"]
+__all__ = [
+    "ExportedAIMA",
+    "load_aima",
+    "load_clip",
+    "load_irra",
+    "load_pretrained",
+    "save_aima",
+    "save_clip",
+]

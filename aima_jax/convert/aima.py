@@ -5,15 +5,13 @@ import pathlib
 from dataclasses import dataclass
 
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 
 from aima_jax.attributes import AttributeSchema
-from aima_jax.convert.clip import shapes_of
 from aima_jax.convert.files import Checkpoint, open_checkpoint, write_safetensors
-from aima_jax.convert.mapping import check_complete, identity, read_parameters
+from aima_jax.convert.reading import read_model
 from aima_jax.models import AIMA, AIMAConfig
-from aima_jax.parameters import bind, flatten
+from aima_jax.parameters import flatten
 from aima_jax.text import PromptTemplate
 
 FORMAT = "1"
@@ -59,20 +57,9 @@ def load_aima(path: str | pathlib.Path, *, mesh: Mesh | None = None) -> Exported
         ValueError: it is damaged, or no export of AIMA.
     """
     checkpoint = open_checkpoint(path)
+    source = aima_source(checkpoint)
+    model = read_model(checkpoint, None, source, source, mesh=mesh)
     metadata = checkpoint.metadata
-    if not is_aima(checkpoint):
-        raise ValueError(
-            f"{path} is no whole AIMA model of format {FORMAT}, as save_aima writes it"
-        )
-    try:
-        config = AIMAConfig.from_dict(json.loads(metadata["config"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} has no config of an AIMA model in it: {error}") from None
-    skeleton = nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0)))
-    expected = shapes_of(skeleton)
-    entries = identity(expected)
-    check_complete(checkpoint, entries, expected, what="the AIMA model that its config describes")
-    model = bind(skeleton, read_parameters(checkpoint, entries, mesh=mesh))
     if "template" not in metadata:
         return ExportedAIMA(model)
     schema = AttributeSchema.from_dict(json.loads(metadata["schema"]))
@@ -82,3 +69,21 @@ def load_aima(path: str | pathlib.Path, *, mesh: Mesh | None = None) -> Exported
 def is_aima(checkpoint: Checkpoint) -> bool:
     """Whether `save_aima` wrote this file."""
     return checkpoint.metadata.get("aima") == FORMAT
+
+
+def aima_source(checkpoint: Checkpoint) -> AIMAConfig:
+    """The shape of the model in a file that `save_aima` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not is_aima(checkpoint):
+        raise ValueError(
+            f"{checkpoint.path} is no whole AIMA model of format {FORMAT}, as save_aima writes it"
+        )
+    try:
+        return AIMAConfig.from_dict(json.loads(checkpoint.metadata["config"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{checkpoint.path} has no config of an AIMA model in it: {error}"
+        ) from None

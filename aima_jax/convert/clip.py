@@ -1,22 +1,17 @@
-"""CLIP's weights, in from every common layout and out to Hugging Face's."""
+"""CLIP's weights from every common layout."""
 
 import pathlib
-from collections.abc import Callable
 
-import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 
 from aima_jax.convert.files import Checkpoint, open_checkpoint
-from aima_jax.convert.mapping import check_complete, entries_of, found_shapes, read_parameters
+from aima_jax.convert.mapping import found_shapes
+from aima_jax.convert.reading import read_model
 from aima_jax.convert.shapes import Overrides, read_shape
 from aima_jax.convert.tables import HUGGING_FACE, OPENAI, OPENAI_RESNET, Row
-from aima_jax.models import CLIP, CLIPConfig, resize_positions
+from aima_jax.models import CLIP, CLIPConfig
 from aima_jax.models.config import Activation
 from aima_jax.models.positions import Resize
-from aima_jax.parameters import bind, flatten
-
-POSITIONS = ("vision.position_embedding", "vision.attention_pool.position_embedding")
 
 
 def load_clip(
@@ -51,18 +46,18 @@ def load_clip(
         ValueError: it is damaged, is no CLIP, or does not hold exactly the arrays of one.
     """
     checkpoint = open_checkpoint(name_or_path, trust_weights=trust_weights)
+    source, table = clip_source(checkpoint, Overrides(vision_heads, text_heads, activation, grid))
+    target = source.resized(image_size, patch_stride)
+    clip = read_model(checkpoint, table, source, target, position_resize=position_resize, mesh=mesh)
+    return target, clip
+
+
+def clip_source(checkpoint: Checkpoint, overrides: Overrides) -> tuple[CLIPConfig, tuple[Row, ...]]:
+    """The shape of the CLIP in a checkpoint, and the table of its names."""
     table = recognise(checkpoint)
     found = found_shapes(checkpoint.shapes, table)
-    overrides = Overrides(vision_heads, text_heads, activation, grid)
     config = checkpoint.config if table is HUGGING_FACE else None
-    source = read_shape(found, config, overrides, str(checkpoint.path))
-    expected = shapes_of(abstract_clip(source))
-    entries = entries_of(expected, table)
-    check_complete(checkpoint, entries, expected, what=describe(source))
-    target = source.resized(image_size, patch_stride)
-    change = resizing(source, target, position_resize)
-    params = read_parameters(checkpoint, entries, mesh=mesh, change=change)
-    return target, bind(abstract_clip(target), params)
+    return read_shape(found, config, overrides, str(checkpoint.path)), table
 
 
 def recognise(checkpoint: Checkpoint) -> tuple[Row, ...]:
@@ -100,35 +95,3 @@ def recognise(checkpoint: Checkpoint) -> tuple[Row, ...]:
     if has("vision_model.", "text_model."):
         return HUGGING_FACE
     return OPENAI_RESNET if has("visual.layer") else OPENAI
-
-
-def describe(config: CLIPConfig) -> str:
-    """A model in words, for messages."""
-    vision = config.vision
-    layers = vision.layers if isinstance(vision.layers, int) else sum(vision.layers)
-    tower = type(vision).__name__.removesuffix("Config")
-    return f"a CLIP ({tower} of {layers} blocks, {config.text.layers} text blocks)"
-
-
-def abstract_clip(config: CLIPConfig) -> CLIP:
-    """A CLIP without its parameters."""
-    return nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0)))
-
-
-def shapes_of(model: nnx.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of the parameters of a model, which may be abstract, by name."""
-    return {name: tuple(array.shape) for name, array in flatten(model).items()}
-
-
-def resizing(
-    source: CLIPConfig, target: CLIPConfig, method: Resize
-) -> Callable[[str, np.ndarray], np.ndarray]:
-    """What `read_parameters` does to the position table on the way in."""
-    old, new = (config.vision.grid(config.image_size) for config in (source, target))
-
-    def change(name: str, array: np.ndarray) -> np.ndarray:
-        if not name.endswith(POSITIONS):
-            return array
-        return np.asarray(resize_positions(array, old, new, method))
-
-    return change

@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+DAMAGED = "{path} is truncated or damaged ({reason}): fetch or copy it again"
 TORCH_NEEDED = (
     "reading {path} needs PyTorch, which is not installed: pip install torch, or take a "
     "safetensors file, which needs none"
@@ -83,38 +85,51 @@ def _weights_in(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _fetch(name: str) -> pathlib.Path:
-    """Brings a model of the Hugging Face hub into its cache and gives the path of its weights."""
+    """Path of a model's weights in Hugging Face's cache, fetched if they are not there."""
+    from huggingface_hub import errors
+
+    try:
+        try:
+            return _from_hub(name, cached=True)
+        except errors.LocalEntryNotFoundError:
+            return _from_hub(name, cached=False)
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"the Hugging Face hub has no {name} for you ({_reason(error)})"
+        ) from None
+    except errors.RemoteEntryNotFoundError:
+        raise FileNotFoundError(
+            f"{name} on the Hugging Face hub holds no model: expected config.json and one of "
+            f"{', '.join(WEIGHTS)}"
+        ) from None
+    except Exception as error:  # whatever stood in the way: each version has errors of its own
+        raise FileNotFoundError(
+            f"{name} is no path here, is not in the Hugging Face cache, and could not be fetched "
+            f"({_reason(error)}). On a machine with network open "
+            f"https://huggingface.co/{name}/tree/main, put config.json and model.safetensors (or "
+            "pytorch_model.bin) into a folder here, and name that folder instead"
+        ) from None
+
+
+def _from_hub(name: str, *, cached: bool) -> pathlib.Path:
+    """The same from the cache alone, or from the network where the cache is behind."""
     import huggingface_hub
     from huggingface_hub import errors
 
-    def fetch(file: str) -> pathlib.Path:
-        return pathlib.Path(huggingface_hub.hf_hub_download(name, file))
-
-    try:
-        fetch("config.json")
-        for file in WEIGHTS:
-            try:
-                path = fetch(file)
-            except errors.LocalEntryNotFoundError:
-                raise
-            except errors.EntryNotFoundError:
-                continue
+    fetch = partial(huggingface_hub.hf_hub_download, name, local_files_only=cached)
+    fetch("config.json")
+    for file in WEIGHTS:
+        try:
+            path = pathlib.Path(fetch(file))
             if path.name.endswith(".index.json"):
                 for shard in sorted(set(_weight_map(path).values())):
                     fetch(shard)
             return path
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise FileNotFoundError(
-            f"{name} is no path here, is not in the Hugging Face cache, and could not be fetched "
-            f"({error}). On a machine with network open https://huggingface.co/{name}/tree/main, "
-            "put config.json and model.safetensors (or pytorch_model.bin) into a folder here, and "
-            "name that folder instead"
-        ) from None
-    except errors.RepositoryNotFoundError as error:
-        raise FileNotFoundError(f"the Hugging Face hub has no {name} for you: {error}") from None
-    raise FileNotFoundError(
-        f"{name} on the Hugging Face hub has no weights: expected one of {', '.join(WEIGHTS)}"
-    )
+        except errors.EntryNotFoundError as error:
+            absent = error
+            if isinstance(error, errors.LocalEntryNotFoundError) and not cached:
+                break  # no network
+    raise absent
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
@@ -172,9 +187,7 @@ def _open_safetensors(path: pathlib.Path, config: Mapping[str, Any] | None) -> C
     try:
         file = safe_open(path, framework="numpy")
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} is truncated or damaged ({error}): fetch or copy it again"
-        ) from None
+        raise ValueError(DAMAGED.format(path=path, reason=error)) from None
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     return Checkpoint(path, shapes, file.get_tensor, config, file.metadata() or {})
 
@@ -182,24 +195,32 @@ def _open_safetensors(path: pathlib.Path, config: Mapping[str, Any] | None) -> C
 def write_safetensors(
     path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a file that is either whole or not there."""
+    """Writes a file that is either whole or not there, and its folder if need be.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    save_file(dict(arrays), unfinished, dict(metadata))
-    unfinished.chmod(0o644)  # safetensors leaves it to its owner alone
-    unfinished.replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file(dict(arrays), path, dict(metadata))  # to another name first
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from None
+    path.chmod(0o644)  # safetensors leaves it to its owner alone
 
 
 def _open_torch(
     path: pathlib.Path, config: Mapping[str, Any] | None, trust_weights: bool
 ) -> Checkpoint:
     """Reads a state dict, or a TorchScript archive where it is trusted."""
-    script = _is_torchscript(path)
+    zipped = zipfile.is_zipfile(path)  # files older than PyTorch 1.6 are no archives
+    script = zipped and _is_torchscript(path)
     if script and not trust_weights:
         raise ValueError(
-            f"{path} is a TorchScript archive, which can run code: pass trust_weights=True "
-            "(--trust-weights) if you know where it is from"
+            f"{path} is a TorchScript archive, which can run code: if you know where it is from, "
+            "set trust_weights=True (--trust-weights, or --config.trust_weights=True of run.py)"
         )
     try:
         import torch
@@ -209,36 +230,38 @@ def _open_torch(
         if script:
             state = torch.jit.load(path, map_location="cpu").state_dict()
         else:
-            mapped = zipfile.is_zipfile(path)  # files older than PyTorch 1.6 are no archives
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} is damaged, or holds more than weights, which could run code: save its state "
-            f"dict alone ({_reason(error)})"
+            f"{path} is damaged, or holds more than weights, which could run code: fetch it again, "
+            "or save its state dict alone"
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise ValueError(
-            f"{path} is truncated or damaged ({_reason(error)}): fetch or copy it again"
-        ) from None
+        raise ValueError(DAMAGED.format(path=path, reason=_reason(error))) from None
     state = _state_dict(path, state)
 
     def read(name: str) -> np.ndarray:
-        tensor = state[name]
+        tensor = state[name].detach()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
     return Checkpoint(path, {name: tuple(x.shape) for name, x in state.items()}, read, config)
 
 
 def _reason(error: Exception) -> str:
-    """What PyTorch says in its first line; it may say much, or nothing."""
+    """The first line of what a library says; it may say much, or nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _is_torchscript(path: pathlib.Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(re.match(r"[^/]+/(code/|constants\.pkl$)", name) for name in archive.namelist())
+    """Tells it from a state dict, once the checksums are right, which PyTorch leaves unchecked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():
+                raise zipfile.BadZipFile(f"{broken} in it is not what was written")
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise ValueError(DAMAGED.format(path=path, reason=error)) from None
+    return any(re.match(r"[^/]+/(code/|constants\.pkl$)", name) for name in names)
 
 
 def _state_dict(path: pathlib.Path, content: Any) -> dict[str, Any]:

@@ -2,26 +2,16 @@
 
 import pathlib
 
-import jax
-import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 
-from aima_jax.convert.clip import describe, resizing, shapes_of
-from aima_jax.convert.files import open_checkpoint
-from aima_jax.convert.mapping import (
-    check_complete,
-    entries_of,
-    found_shapes,
-    place,
-    read_parameters,
-)
+from aima_jax.convert.files import Checkpoint, open_checkpoint
+from aima_jax.convert.mapping import found_shapes
+from aima_jax.convert.reading import adapt, read_model
 from aima_jax.convert.shapes import Overrides, count, read_shape
-from aima_jax.convert.tables import OPENAI, OPENAI_RESNET, irra
+from aima_jax.convert.tables import OPENAI, OPENAI_RESNET, Row, irra
 from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.models.config import Activation
 from aima_jax.models.positions import Resize
-from aima_jax.parameters import Parameters, bind, flatten
 
 
 def load_irra(
@@ -56,50 +46,40 @@ def load_irra(
         ValueError: it is damaged, or does not hold exactly the arrays of an IRRA model.
     """
     checkpoint = open_checkpoint(path, trust_weights=trust_weights)
-    keys = checkpoint.shapes.keys()
-    if not any(key.startswith("base_model.") for key in keys):
-        raise ValueError(f"{path} is no checkpoint of IRRA: none of its arrays is in base_model")
-    resnet = any(key.startswith("base_model.visual.layer") for key in keys)
+    size = None if grid else image_size
+    source, table = irra_source(
+        checkpoint, Overrides(vision_heads, text_heads, activation, grid, size, patch_stride)
+    )
+    target = adapt(source, image_size, patch_stride, num_categories)
+    model = read_model(
+        checkpoint, table, source, target, position_resize=position_resize, mesh=mesh, seed=seed
+    )
+    return target, model
+
+
+def is_irra(checkpoint: Checkpoint) -> bool:
+    """Whether IRRA's code saved it."""
+    return any(key.startswith("base_model.") for key in checkpoint.shapes)
+
+
+def irra_source(checkpoint: Checkpoint, overrides: Overrides) -> tuple[AIMAConfig, tuple[Row, ...]]:
+    """The shape of the model in a checkpoint of IRRA, and the table of its names.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not is_irra(checkpoint):
+        raise ValueError(
+            f"{checkpoint.path} is no checkpoint of IRRA: none of its arrays is in base_model"
+        )
+    resnet = any(key.startswith("base_model.visual.layer") for key in checkpoint.shapes)
     table = irra(OPENAI_RESNET if resnet else OPENAI)
     found = found_shapes(checkpoint.shapes, table)
-    clip = {
+    inner = {
         name.removeprefix("clip."): shape
         for name, shape in found.items()
         if name.startswith("clip.")
     }
-    overrides = Overrides(
-        vision_heads, text_heads, activation, grid, None if grid else image_size, patch_stride
-    )
-    source = read_shape(clip, None, overrides, str(checkpoint.path))
-    held = found.get("classifier.bias", found.get("classifier.kernel", (0,)))[-1]
-    depth = count(found, "fusion.blocks")
-    skeleton = _abstract(AIMAConfig(source, num_categories=held, fusion_depth=depth))
-    expected = shapes_of(skeleton)
-    entries = entries_of(expected, table)
-    what = f"{describe(source)} with IRRA's fusion module of {depth} blocks"
-    check_complete(checkpoint, entries, expected, what=what)
-
-    wanted = held if num_categories is None else num_categories
-    target = AIMAConfig(source.resized(image_size, patch_stride), wanted, depth)
-    if wanted != held:
-        entries = [entry for entry in entries if not entry.ours[0].startswith("classifier.")]
-    change = resizing(source, target.clip, position_resize)
-    params = read_parameters(checkpoint, entries, mesh=mesh, change=change)
-    if wanted not in (0, held):
-        params |= _new_classifier(target, seed, mesh)
-    return target, bind(_abstract(target), params)
-
-
-def _abstract(config: AIMAConfig) -> AIMA:
-    return nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0)))
-
-
-def _new_classifier(config: AIMAConfig, seed: int, mesh: Mesh | None) -> Parameters:
-    """Draws the identity classifier that a new model of this seed would have."""
-
-    @jax.jit  # so that nothing else of the model is computed
-    def draw() -> Parameters:
-        params = flatten(AIMA(config, rngs=nnx.Rngs(seed)))
-        return {name: x for name, x in params.items() if name.startswith("classifier.")}
-
-    return {name: place(np.asarray(x), mesh) for name, x in draw().items()}
+    clip = read_shape(inner, None, overrides, str(checkpoint.path))
+    categories = found.get("classifier.bias", found.get("classifier.kernel", (0,)))[-1]
+    return AIMAConfig(clip, categories, fusion_depth=count(found, "fusion.blocks")), table

@@ -158,7 +158,7 @@ def read_parameters(
         change: what is done to an array of ours before it is placed.
 
     Raises:
-        ValueError: an array does not hold floating-point numbers.
+        ValueError: an array holds whole numbers, or some that are not finite.
     """
     params = {}
     for entry in entries:
@@ -169,8 +169,13 @@ def read_parameters(
                 "numbers"
             )
         for name, part in zip(entry.ours, entry.split(array), strict=True):
-            part = change(name, np.ascontiguousarray(part, np.float32))
-            params[name] = place(part, mesh)
+            part = np.ascontiguousarray(part, np.float32)
+            if not np.isfinite(part).all():
+                raise ValueError(
+                    f"{checkpoint.path}: {entry.theirs} has numbers that are not finite: the file "
+                    "is damaged, or its training came to nothing"
+                )
+            params[name] = place(change(name, part), mesh)
     return params
 
 

@@ -156,8 +156,8 @@ def _grid(
     rows, columns = grid or (math.isqrt(points),) * 2
     if name in found and rows * columns != points:
         raise ValueError(
-            f"{where}: its position table has {points} points, expected {rows} × {columns}; the "
-            "argument grid=(rows, columns) says how they lie"
+            f"{where}: its position table has {points} points, expected {rows} × {columns}: name "
+            "the image size and patch stride that it was trained at, or grid=(rows, columns)"
         )
     return rows, columns
 

@@ -2,29 +2,25 @@
 
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from aima_jax.convert.clip import load_clip
+from aima_jax.convert.clip import load_clip, recognise
 from aima_jax.convert.files import open_checkpoint
+from aima_jax.convert.tables import HUGGING_FACE
 from aima_jax.models import CLIP
-from aima_jax.text import tokenize
-
-SENTENCES = (
-    "a woman with long hair, a red short-sleeved top and blue jeans",
-    "a man with a backpack",
-    "",
-)
+from aima_jax.text.tokenizer import END_TOKEN, MASK_TOKEN, START_TOKEN
 
 
 def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, float]:
-    """Measures how far our stages are from transformers', on random pictures and a few sentences.
+    """Measures how far our stages are from transformers', on random pictures and sentences.
 
     Args:
         name_or_path: a Hugging Face id, or a folder in that layout.
-        seed: of the pictures.
+        seed: of the pictures and sentences.
 
     Returns:
         For each stage of both towers the largest difference relative to the stage's largest value;
@@ -41,14 +37,23 @@ def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, floa
         raise ValueError(
             "verify runs transformers' CLIP, which needs PyTorch: pip install torch transformers"
         ) from None
-    path = open_checkpoint(name_or_path).path
-    if not (path.parent / "config.json").exists():
-        raise ValueError(f"{path} has no config.json beside it, which transformers needs")
+    checkpoint = open_checkpoint(name_or_path)
+    path = checkpoint.path
+    if recognise(checkpoint) is not HUGGING_FACE or checkpoint.config is None:
+        raise ValueError(
+            f"{path}: transformers reads CLIP from its own layout alone, config.json and weights "
+            "in a folder: ViTs only, no file of OpenAI's"
+        )
     config, clip = load_clip(path, image_size=None)
     theirs = transformers.CLIPModel.from_pretrained(path.parent, dtype=torch.float32).eval()
-    images = np.random.default_rng(seed).normal(size=(2, *config.image_size, 3)).astype(np.float32)
-    tokens = tokenize(SENTENCES)
-    ours = {name: np.asarray(stage) for name, stage in _our_stages(clip, images, tokens).items()}
+    generator = np.random.default_rng(seed)
+    images = generator.standard_normal((2, *config.image_size, 3), np.float32)
+    tokens = np.zeros((3, config.text.context_length), np.int32)
+    for row, length in zip(tokens, (2, 20, config.text.context_length), strict=True):
+        row[:length] = generator.integers(1, MASK_TOKEN, length)
+        row[0], row[length - 1] = START_TOKEN, END_TOKEN
+    with jax.default_matmul_precision("highest"):  # GPUs and TPUs round products by default
+        ours = jax.device_get(_our_stages(clip, images, tokens))
     with torch.no_grad():
         expected = _their_stages(theirs, torch.tensor(images), torch.tensor(tokens).long())
     return {

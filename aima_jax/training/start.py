@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from aima_jax import checkpoint
-from aima_jax.convert import load_clip
-from aima_jax.models import AIMA, AIMAConfig, CLIPConfig
+from aima_jax.convert import load_pretrained
+from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig
 from aima_jax.parameters import Parameters, flatten
 from aima_jax.sharding import state_shardings
 from aima_jax.training.step import TrainState
@@ -21,28 +21,37 @@ from aima_jax.training.step import TrainState
 def initial_parameters(
     config: ConfigDict, num_categories: int, mesh: Mesh
 ) -> tuple[AIMA, Parameters]:
-    """The abstract model, and its parameters: random, from CLIP's weights or from another run.
+    """The abstract model, and its parameters: random, from weights or from another run.
+
+    Weights are CLIP's, or those of a whole model, which have a depth of the fusion module too.
 
     Raises:
         FileNotFoundError: weights or run are not there.
-        ValueError: they do not fit; see `load_clip`.
+        ValueError: they do not fit; see `load_pretrained`.
     """
     pretrained: Parameters = {}
+    fusion_depth = config.model.fusion_depth
+    patch_stride = config.model.patch_stride or None
     if config.weights and not config.init_from:
-        clip_config, clip = load_clip(
+        loaded = load_pretrained(
             config.weights,
+            num_categories=num_categories,
             image_size=config.image_size,
-            patch_stride=config.model.patch_stride or None,
+            patch_stride=patch_stride,
             position_resize=config.model.position_resize,
             trust_weights=config.trust_weights,
             mesh=mesh,
+            seed=config.seed,
         )
-        pretrained = {f"clip.{name}": value for name, value in flatten(clip).items()}
+        if isinstance(loaded, CLIP):
+            clip_config = loaded.config
+            pretrained = {f"clip.{name}": value for name, value in flatten(loaded).items()}
+        else:
+            clip_config, fusion_depth = loaded.config.clip, loaded.config.fusion_depth
+            pretrained = flatten(loaded)
     else:
         clip_config = CLIPConfig.preset(
-            config.model.variant,
-            image_size=config.image_size,
-            patch_stride=config.model.patch_stride or None,
+            config.model.variant, image_size=config.image_size, patch_stride=patch_stride
         )
     clip_config = dataclasses.replace(
         clip_config,
@@ -50,7 +59,7 @@ def initial_parameters(
         scan_layers=config.model.scan_layers,
         remat=config.model.remat,
     )
-    model_config = AIMAConfig(clip_config, num_categories, config.model.fusion_depth)
+    model_config = AIMAConfig(clip_config, num_categories, fusion_depth)
 
     def create() -> AIMA:
         return AIMA(model_config, rngs=nnx.Rngs(config.seed))
@@ -58,12 +67,17 @@ def initial_parameters(
     skeleton = nnx.eval_shape(create)
     shapes = flatten(skeleton)
     shardings = state_shardings(shapes, mesh, config.mesh.min_shard_elements)
-    params = jax.jit(lambda: flatten(create()), out_shardings=shardings)()
     if config.init_from:
-        pretrained = _other_run(pathlib.Path(config.init_from), params, mesh)
-    for name, value in pretrained.items():
-        params[name] = jax.device_put(value, shardings[name])
-    return skeleton, params
+        pretrained = _other_run(pathlib.Path(config.init_from), shapes, mesh)
+    new = {name: where for name, where in shardings.items() if name not in pretrained}
+
+    @partial(jax.jit, out_shardings=new)
+    def draw() -> Parameters:
+        params = flatten(create())
+        return {name: params[name] for name in new}
+
+    placed = {name: jax.device_put(x, shardings[name]) for name, x in pretrained.items()}
+    return skeleton, draw() | placed
 
 
 def initial_state(
@@ -87,15 +101,15 @@ def compute_dtype(name: str) -> str:
     return name
 
 
-def _other_run(workdir: pathlib.Path, params: Parameters, mesh: Mesh) -> Parameters:
+def _other_run(workdir: pathlib.Path, shapes: Parameters, mesh: Mesh) -> Parameters:
     """Another run's parameters, without an identity classifier of another size."""
     loaded = flatten(checkpoint.load_model(workdir, mesh=mesh).model)
     fitting = {
         name: value
         for name, value in loaded.items()
-        if name in params and params[name].shape == value.shape
+        if name in shapes and shapes[name].shape == value.shape
     }
-    names = loaded.keys() | params.keys()
+    names = loaded.keys() | shapes.keys()
     if misfits := [n for n in names if n not in fitting and not n.startswith("classifier.")]:
         raise ValueError(
             f"config.init_from={str(workdir)!r} is another model: "

@@ -1,0 +1,119 @@
+"""A model out of a checkpoint of known shape and layout, in the shape that is wanted."""
+
+import dataclasses
+from typing import TypeVar
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from aima_jax.convert.files import Checkpoint
+from aima_jax.convert.mapping import (
+    check_complete,
+    entries_of,
+    identity,
+    place,
+    read_parameters,
+)
+from aima_jax.convert.tables import Row
+from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig, resize_positions
+from aima_jax.models.positions import Resize
+from aima_jax.parameters import Parameters, bind, flatten
+
+Config = TypeVar("Config", CLIPConfig, AIMAConfig)
+POSITIONS = ("vision.position_embedding", "vision.attention_pool.position_embedding")
+
+
+def read_model(
+    checkpoint: Checkpoint,
+    table: tuple[Row, ...] | None,
+    source: CLIPConfig | AIMAConfig,
+    target: CLIPConfig | AIMAConfig,
+    *,
+    position_resize: Resize = "bilinear",
+    mesh: Mesh | None,
+    seed: int = 0,
+) -> CLIP | AIMA:
+    """Reads all of a checkpoint, each array once and straight to its place.
+
+    Args:
+        checkpoint: where the arrays are.
+        table: their names; our own names if None.
+        source: shape of the model that was saved.
+        target: the same model, but for image size, patch stride and categories.
+        position_resize: "bilinear" or "bicubic".
+        mesh: the devices that the parameters are spread over; the default device if None.
+        seed: of a new classifier, where the number of categories is another one.
+
+    Raises:
+        ValueError: the checkpoint does not hold exactly the arrays of the source.
+    """
+    saved = _abstract(source)
+    expected = {name: tuple(x.shape) for name, x in flatten(saved).items()}
+    entries = identity(expected) if table is None else entries_of(expected, table)
+    check_complete(checkpoint, entries, expected, what=_describe(source))
+
+    skeleton = saved if target == source else _abstract(target)
+    new: Parameters = {}
+    if _categories(source) != _categories(target):
+        entries = [entry for entry in entries if not entry.ours[0].startswith("classifier.")]
+        new = _new_classifier(target, seed, mesh)
+    grids = [_clip(config).vision.grid(_clip(config).image_size) for config in (source, target)]
+
+    def resize(name: str, array: np.ndarray) -> np.ndarray:
+        if not name.endswith(POSITIONS):
+            return array
+        return np.asarray(resize_positions(array, *grids, position_resize))
+
+    return bind(skeleton, read_parameters(checkpoint, entries, mesh=mesh, change=resize) | new)
+
+
+def adapt(
+    source: Config,
+    image_size: tuple[int, int] | None = None,
+    patch_stride: int | None = None,
+    num_categories: int | None = None,
+) -> Config:
+    """The shape of the same model for other images and person categories, where they are given."""
+    if isinstance(source, CLIPConfig):
+        return source.resized(image_size, patch_stride)
+    categories = source.num_categories if num_categories is None else num_categories
+    clip = source.clip.resized(image_size, patch_stride)
+    return dataclasses.replace(source, clip=clip, num_categories=categories)
+
+
+def _abstract(config: CLIPConfig | AIMAConfig) -> CLIP | AIMA:
+    """The model without its parameters."""
+    kind = CLIP if isinstance(config, CLIPConfig) else AIMA
+    return nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
+
+
+def _clip(config: CLIPConfig | AIMAConfig) -> CLIPConfig:
+    return config if isinstance(config, CLIPConfig) else config.clip
+
+
+def _categories(config: CLIPConfig | AIMAConfig) -> int:
+    return 0 if isinstance(config, CLIPConfig) else config.num_categories
+
+
+def _describe(config: CLIPConfig | AIMAConfig) -> str:
+    """A model in words, for messages."""
+    clip = _clip(config)
+    layers = clip.vision.layers if isinstance(clip.vision.layers, int) else sum(clip.vision.layers)
+    tower = type(clip.vision).__name__.removesuffix("Config")
+    words = f"a CLIP ({tower} of {layers} blocks, {clip.text.layers} text blocks)"
+    if isinstance(config, AIMAConfig):
+        words += f" with a fusion module of {config.fusion_depth} blocks"
+    return words
+
+
+def _new_classifier(config: AIMAConfig, seed: int, mesh: Mesh | None) -> Parameters:
+    """Draws the identity classifier that a new model of this seed would have."""
+
+    @jax.jit  # so that nothing else of the model is computed
+    def draw() -> Parameters:
+        params = flatten(AIMA(config, rngs=nnx.Rngs(seed)))
+        return {name: x for name, x in params.items() if name.startswith("classifier.")}
+
+    return {name: place(np.asarray(x), mesh) for name, x in draw().items()}
