@@ -93,11 +93,11 @@ def check_image_stages(clip, model, embedded, images):
         assert_close(ours, their)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_image_stage_equals_transformers(family, tmp_path):
-    model = their_clip(family)
-    _, clip = convert(model, tmp_path, image_size=(224, 224))
-    images = pictures(224, 224)
+@pytest.mark.parametrize(("family", "side"), [*((f, 224) for f in FAMILIES), ("ViT-L/14", 336)])
+def test_every_image_stage_equals_transformers(family, side, tmp_path):
+    model = their_clip(family, side)
+    _, clip = convert(model, tmp_path, image_size=(side, side))
+    images = pictures(side, side)
     with torch.no_grad():
         pixels = torch.tensor(images).permute(0, 3, 1, 2)
         embedded = model.vision_model.embeddings(pixels)
@@ -109,6 +109,7 @@ def test_every_image_stage_equals_transformers(family, tmp_path):
 @pytest.mark.parametrize(
     ("image_size", "stride", "resize"),
     [
+        ((224, 224), 12, "bilinear"),
         ((384, 128), 16, "bilinear"),
         ((384, 128), 12, "bicubic"),
         ((97, 61), 16, "bicubic"),

@@ -12,15 +12,10 @@ torch = pytest.importorskip("torch", reason="parity with PyTorch needs PyTorch")
 import openai_reference as reference  # noqa: E402
 
 
-def their_clip(layers=(2, 1, 2, 1), grid=(2, 2), dim=64):
+def their_clip(layers=(2, 1, 2, 1), grid=(2, 2), dim=64, width=32):
     torch.manual_seed(0)
-    visual = reference.ModifiedResNet(grid, 32, layers, dim)
+    visual = reference.ModifiedResNet(grid, width, layers, dim)
     return reference.randomise(reference.CLIP(visual, 64, 1, dim))
-
-
-@pytest.fixture(scope="module")
-def theirs():
-    return their_clip()
 
 
 def convert(model, folder, **arguments):
@@ -45,11 +40,15 @@ def stages(clip, images):
     return [*outputs, *clip.encode_image(images)]
 
 
-@pytest.mark.parametrize("image_size", [(64, 64), (96, 64), (101, 67)])
-def test_every_stage_equals_pytorch(theirs, image_size, tmp_path):
+@pytest.mark.parametrize(
+    ("width", "image_size"),  # of RN50 and RN101, of RN50x4, and a narrow one
+    [(64, (224, 224)), (80, (97, 61)), (32, (384, 128))],
+)
+def test_every_stage_equals_pytorch(width, image_size, tmp_path):
+    theirs = their_clip(width=width)
     config, clip = convert(theirs, tmp_path, image_size=image_size)
     assert config.vision.layers == (2, 1, 2, 1)
-    assert config.vision.width == 32
+    assert (config.vision.width, config.vision.heads) == (width, width // 2)
     images = np.random.default_rng(0).normal(size=(2, *image_size, 3)).astype(np.float32)
     visual = theirs.visual
     with torch.no_grad():
