@@ -258,14 +258,15 @@ def test_missing_files_are_named(tmp_path):
 
 def test_without_network_the_message_says_which_files_go_where(monkeypatch):
     import huggingface_hub
+    from huggingface_hub import errors
 
     for error in (
-        huggingface_hub.errors.LocalEntryNotFoundError("no network\nat all"),
+        errors.LocalEntryNotFoundError("no network\nat all"),
         RuntimeError("no network"),  # as a proxy's, which is of the HTTP library's own kind
     ):
 
         def offline(name, file, *, local_files_only, error=error):
-            absent = huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
+            absent = errors.LocalEntryNotFoundError("not in the cache")
             raise absent if local_files_only else error
 
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
@@ -285,6 +286,7 @@ def test_without_network_the_message_says_which_files_go_where(monkeypatch):
 @pytest.mark.parametrize("weights", ["model.safetensors", "model.safetensors.index.json"])
 def test_a_hugging_face_id_is_fetched_once(weights, tmp_path, monkeypatch):
     import huggingface_hub
+    from huggingface_hub import errors
 
     hub, cache = tmp_path / "hub", tmp_path / "cache"
     hub.mkdir()
@@ -299,9 +301,9 @@ def test_a_hugging_face_id_is_fetched_once(weights, tmp_path, monkeypatch):
     def download(name, file, *, local_files_only):
         if not (cache / file).exists():
             if local_files_only:
-                raise huggingface_hub.errors.LocalEntryNotFoundError(file)
+                raise errors.LocalEntryNotFoundError(file)
             if not (hub / file).exists():
-                raise huggingface_hub.errors.EntryNotFoundError(file)
+                raise errors.EntryNotFoundError(file)
             shutil.copy(hub / file, cache / file)
             fetched.append(file)
         return str(cache / file)
