@@ -8,9 +8,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from aima_jax.convert.clip import load_clip, recognise
+from aima_jax.convert.clip import load_clip
 from aima_jax.convert.files import open_checkpoint
-from aima_jax.convert.tables import HUGGING_FACE
 from aima_jax.models import CLIP
 from aima_jax.text.tokenizer import END_TOKEN, MASK_TOKEN, START_TOKEN
 
@@ -37,13 +36,14 @@ def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, floa
         raise ValueError(
             "verify runs transformers' CLIP, which needs PyTorch: pip install torch transformers"
         ) from None
-    checkpoint = open_checkpoint(name_or_path)
-    path = checkpoint.path
-    if recognise(checkpoint) is not HUGGING_FACE or checkpoint.config is None:
+    path = pathlib.Path(name_or_path).expanduser()
+    folder = path if path.is_dir() else path.parent
+    if path.exists() and not (folder / "config.json").exists():
         raise ValueError(
             f"{path}: transformers reads CLIP from its own layout alone, config.json and weights "
             "in a folder: ViTs only, no file of OpenAI's"
         )
+    path = open_checkpoint(name_or_path).path
     config, clip = load_clip(path, image_size=None)
     theirs = transformers.CLIPModel.from_pretrained(path.parent, dtype=torch.float32).eval()
     generator = np.random.default_rng(seed)
