@@ -5,7 +5,8 @@ needs), and with the description of the model as metadata. `MANIFEST.json` in it
 has a checksum of every file; a folder without it is a save that was cut off.
 """
 
-import json
+import logging
+import math
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from aima_jax.text import PromptTemplate
 
 FOLDER = "checkpoints"
 MANIFEST = "MANIFEST.json"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,16 @@ def select(workdir: pathlib.Path, *, best: bool = True) -> pathlib.Path:
     Raises:
         FileNotFoundError: there is none; the message names those that are damaged.
     """
-    paths = [workdir / FOLDER / str(step) for step in reversed(steps(workdir))]
-    if best:
-        paths.sort(key=lambda path: metrics(path).get("R1", -1), reverse=True)
+    paths = best_first(workdir)
+    if not best:
+        paths.sort(key=lambda path: int(path.name), reverse=True)
     rejected = []
     for path in paths:
         problems = damage(path)
         if not problems:
             return path
         rejected.append(f"\n  damaged: {path}: {'; '.join(problems[:3])}")
+        _log.warning("passed over the damaged checkpoint %s: %s", path, "; ".join(problems[:3]))
     raise FileNotFoundError(
         f"no sound checkpoint in {workdir / FOLDER}: train first, or check --workdir"
         + "".join(rejected)
@@ -109,23 +113,38 @@ def steps(workdir: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
 
+def best_first(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """A workdir's checkpoints, sound or not, by their `score` and then by step."""
+    paths = [workdir / FOLDER / str(step) for step in reversed(steps(workdir))]
+    return sorted(paths, key=score, reverse=True)
+
+
+def score(path: pathlib.Path) -> float:
+    """The validation Rank-1 of a checkpoint, -1 if it was saved without.
+
+    It is infinite where the manifest is damaged: whoever looks for the best must hear of it.
+    """
+    try:
+        metrics = manifest.read_sealed(path / MANIFEST)["metrics"] or {}
+    except (FileNotFoundError, ValueError, KeyError):
+        return math.inf
+    return metrics.get("R1", -1)
+
+
+def is_sealed(path: pathlib.Path) -> bool:
+    """Whether a checkpoint was saved to the end."""
+    return (path / MANIFEST).exists()
+
+
 def damage(path: pathlib.Path) -> list[str]:
     """What is wrong with a checkpoint's files, nothing if it is sound."""
     try:
-        expected = json.loads((path / MANIFEST).read_text())["files"]
+        expected = manifest.read_sealed(path / MANIFEST)["files"]
     except FileNotFoundError:
         return [f"{MANIFEST} is missing: the save was cut off"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError):
         return [f"{MANIFEST} is not what was written"]
     return manifest.compare(expected, manifest.checksums(path, leave_out=MANIFEST))
-
-
-def metrics(path: pathlib.Path) -> dict[str, float]:
-    """The validation metrics saved with a checkpoint, nothing if there are none."""
-    try:
-        return dict(json.loads((path / MANIFEST).read_text())["metrics"] or {})
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def describe(path: pathlib.Path) -> Description:

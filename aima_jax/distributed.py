@@ -1,8 +1,11 @@
 """Starts JAX on one host or many."""
 
 import os
+from collections.abc import Callable
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 # Number of processes, as set by clusters whose hosts JAX finds by itself.
 _CLUSTER_SIZES = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
@@ -40,6 +43,12 @@ def start(
         jax.distributed.initialize(
             coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
+
+
+def from_first_host(compute: Callable[[], int]) -> int:
+    """What host 0 computes, on all hosts: where each looks for itself, they could disagree."""
+    value = compute() if jax.process_index() == 0 else 0
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def _in_cluster() -> bool:

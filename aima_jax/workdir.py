@@ -57,15 +57,17 @@ _PACKAGES = [
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds a workdir for this process.
+    """Holds a workdir, which has to be there, for this process.
 
     Raises:
+        FileNotFoundError: it is not there.
         ValueError: another process holds it, or its place is not a folder.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / ".lock").open("w")
-    except (FileExistsError, NotADirectoryError):
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no workdir {workdir}: train first, or check --workdir") from None
+    except NotADirectoryError:
         raise ValueError(f"the workdir {workdir} is a file; name a folder") from None
     with file:
         try:
@@ -78,10 +80,11 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
-    """Holds a workdir, for its first host to write, and claims it for a config.
+def held(workdir: pathlib.Path, config: ConfigDict | None = None) -> Iterator[None]:
+    """Holds a workdir, for its first host to write; makes it or claims it for a config if given.
 
     Raises:
+        FileNotFoundError: it is not there, and no config is given.
         ValueError: another process holds it, or it was made with another config.
     """
     import jax
@@ -89,8 +92,12 @@ def held(workdir: pathlib.Path, config: ConfigDict) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
+            if config is not None:
+                with contextlib.suppress(FileExistsError, NotADirectoryError):
+                    workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(workdir))
-            claim(workdir, config)
+            if config is not None:
+                claim(workdir, config)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("claimed")
         yield
@@ -143,10 +150,10 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
 def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
     """Reads metrics.jsonl; a last line that was cut off is left out."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:
             break
     return rows
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 
 import jax
+import kill_runs
 import numpy as np
 import pytest
+from kill_runs import DATASET, FLAGS, STEPS
 
 from aima_jax import checkpoint, evaluation, training
 from aima_jax.parameters import flatten
@@ -20,16 +22,17 @@ from configs import pa100k, synthetic
 from tfds_builders.prepare import prepare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DATASET = "synthetic_pedestrians/train64-val16-test32-seed0"
-STEPS = 8
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Runs that compile the same step share it."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    """Runs that compile the same step share it, in other processes too."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     yield
     jax.config.update("jax_compilation_cache_dir", None)
+    del os.environ["JAX_COMPILATION_CACHE_DIR"]
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +49,7 @@ def config(data_dir):
 
 def make_config(data_dir, **changes):
     config = synthetic.get_config()
-    config.dataset = DATASET
-    config.data_dir = str(data_dir)
-    config.batch_size = 16
-    config.epochs = 2
-    config.eval_batch_size = 16
-    config.log_every_steps = 1
-    config.checkpoint_every_steps = 3
-    config.report = False
-    config.update(changes)
+    config.update(FLAGS | {"data_dir": str(data_dir), "report": False} | changes)
     return config
 
 
@@ -149,6 +144,15 @@ def test_an_interrupted_run_goes_on_bit_for_bit(finished, config, tmp_path, monk
     assert_same_run(tmp_path, finished)
 
 
+def test_a_killed_run_ends_as_one_left_in_peace(finished, data_dir, tmp_path):
+    """Two kills of many: `python tests/kill_runs.py` kills at random moments."""
+    command = kill_runs.command(tmp_path / "run", data_dir)
+    for moment in (kill_runs.SAVING, kill_runs.EVALUATING):
+        assert kill_runs.killed(command, tmp_path / "run", moment._replace(seconds=0.1))
+    kill_runs.finish(command)
+    kill_runs.assert_same(kill_runs.contents(tmp_path / "run"), kill_runs.contents(finished))
+
+
 def test_a_damaged_checkpoint_is_passed_over(finished, copy, config, capsys):
     path = newest(copy)
     victim = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
@@ -173,7 +177,7 @@ def test_without_any_sound_checkpoint_nothing_is_evaluated(copy, config):
 def test_the_best_checkpoint_stays(finished):
     rows = read_metrics(finished / "metrics.jsonl")
     best = max(row["val/R1"] for row in rows if "val/R1" in row)
-    assert checkpoint.metrics(checkpoint.select(finished))["R1"] == best
+    assert checkpoint.score(checkpoint.select(finished)) == best
     assert newest(finished).name == str(STEPS)
 
 

@@ -1,6 +1,12 @@
 """metrics.jsonl has each step once, whatever happened before."""
 
+import contextlib
 import json
+import resource
+import signal
+
+import pytest
+from kill_runs import scalars
 
 from aima_jax.training.metrics import MetricsWriter
 from aima_jax.workdir import read_metrics
@@ -28,3 +34,24 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     write(tmp_path, 3, [4])
     lines = path.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 4]
+
+
+def test_a_full_disk_cuts_no_line_and_loses_none(tmp_path):
+    """Files may not grow beyond 150 bytes, which writing meets as a full disk."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = MetricsWriter(tmp_path, first_step=0)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, limits[1]))
+        for step in range(1, 7):
+            with pytest.raises(OSError, match="events") if step > 2 else contextlib.nullcontext():
+                writer.write(step, {"train/loss": step / 2})
+        assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+        assert [row["step"] for row in scalars(tmp_path)] == [1, 2]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    writer.write(7, {"train/loss": 3.5})
+    writer.close()
+    expected = [{"step": step, "train/loss": step / 2} for step in range(1, 8)]
+    assert read_metrics(tmp_path / "metrics.jsonl") == scalars(tmp_path) == expected

@@ -4,14 +4,12 @@ Beside TFDS's files there are `labels-<split>.npz`, so that nobody has to read p
 labels, and `manifest.json`. It is written last and names every other file with its checksum.
 """
 
-import hashlib
-import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from aima_jax.manifest import checksums, compare, write_json
+from aima_jax.manifest import checksums, compare, read_sealed, write_sealed
 
 MANIFEST = "manifest.json"
 
@@ -42,7 +40,7 @@ def write_manifest(
         "contents": contents,
         "files": checksums(folder, leave_out=MANIFEST),
     }
-    write_json(folder / MANIFEST, {**content, "sha256": _digest(content)})
+    write_sealed(folder / MANIFEST, content)
 
 
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
@@ -50,17 +48,11 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / MANIFEST
     advice = f"delete {folder} and prepare the dataset again"
     try:
-        text = path.read_bytes()
-        manifest = json.loads(text)
+        return read_sealed(path)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: {advice}") from None
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): {advice}") from error
-    content = dict(manifest) if isinstance(manifest, dict) else {}
-    # The checksum does not see whether the last line is whole.
-    if content.pop("sha256", None) != _digest(content) or not text.endswith(b"\n"):
-        raise ValueError(f"{path} has changed since it was written: {advice}")
-    return manifest
+        raise ValueError(f"{error}: {advice}") from error
 
 
 def verify(folder: pathlib.Path) -> dict[str, Any]:
@@ -97,7 +89,3 @@ def read_labels(folder: pathlib.Path, split: str) -> Labels:
 def labels_file(split: str) -> str:
     """The name of a split's label file."""
     return f"labels-{split}.npz"
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

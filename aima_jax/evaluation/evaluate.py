@@ -8,18 +8,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from aima_jax.checkpoint import Restored, load_model, select
+from aima_jax.checkpoint import FOLDER, Restored, load_model, select
 from aima_jax.data import Split, categories, hold_out_categories, load_split
+from aima_jax.distributed import from_first_host
 from aima_jax.evaluation.chance import random_ranking
 from aima_jax.evaluation.encode import Encoder
 from aima_jax.evaluation.ranking import GalleryLabels, evaluate_rankings, top_k
 from aima_jax.evaluation.report import Ranking, write_report
-from aima_jax.manifest import write_json
+from aima_jax.manifest import whole, write_json
 from aima_jax.parameters import flatten
 from aima_jax.prepared import prepared_folder
 from aima_jax.sharding import make_mesh
 from aima_jax.text import build_text_table
-from aima_jax.workdir import METRICS, RANKINGS, REPORT, RESULTS
+from aima_jax.workdir import METRICS, RANKINGS, REPORT, RESULTS, held, record
 
 _REPORTED_QUERIES = 12
 _REPORTED_RANKS = 10
@@ -37,11 +38,19 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no sound checkpoint, or no such dataset.
-        ValueError: the dataset's attributes are not the model's, or no query has a relevant image.
+        ValueError: another process works in the workdir, the dataset's attributes are not the
+            model's, or no query has a relevant image.
     """
     workdir = pathlib.Path(workdir).resolve()
+    with held(workdir):
+        return _evaluate(config, workdir)
+
+
+def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
-    restored = load_model(select(workdir, best=config.selection != "latest"), mesh=mesh)
+    best = config.selection != "latest"
+    step = from_first_host(lambda: int(select(workdir, best=best).name))
+    restored = load_model(workdir / FOLDER / str(step), mesh=mesh)
     folder = prepared_folder(config)
     split = load_split(folder, "test")
     if split.schema != restored.schema:
@@ -77,6 +86,8 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
         "random": random_ranking(np.bincount(category), len(split)),
     }
     if jax.process_index() == 0:
+        dataset = {"name": split.dataset, "checksum": split.checksum}
+        record(workdir, evaluated_step=step, dataset=dataset)
         similarity, ranking = top_k(*features, min(_SAVED_RANKS, len(split)))
         if config.save_rankings:
             _save_rankings(workdir / RANKINGS, table.sentences, split, similarity, ranking)
@@ -123,14 +134,8 @@ def _save_rankings(
     ranking: np.ndarray,
 ) -> None:
     """Writes for each query its sentence, and its first images with their similarities."""
-    temporary = path.with_name(f".{path.stem}.tmp.npz")
-    try:
-        np.savez(
-            temporary, query=sentences, filename=split.filename[ranking], similarity=similarity
-        )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, query=sentences, filename=split.filename[ranking], similarity=similarity)
 
 
 def _reported(

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from aima_jax.data.decode import resize
+from aima_jax.manifest import whole
 from aima_jax.workdir import read_metrics
 
 Picture = Image.Image | UInt8[np.ndarray, "height width 3"]
@@ -83,12 +84,8 @@ def write_report(
 
 def save_picture(picture: Image.Image, path: pathlib.Path) -> None:
     """Writes a PNG file that is complete or absent, whatever happens meanwhile."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with whole(path) as temporary:
         picture.save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def draw_ranking(

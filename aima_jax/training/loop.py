@@ -1,5 +1,6 @@
 """Training from the first step, or from the newest sound checkpoint, to the last."""
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Iterator
@@ -140,12 +141,8 @@ class _Loop:
             scores = "  ".join(f"{name} {value:.1%}" for name, value in metrics.items())
             self.progress.say(f"validation after step {done}: {scores}")
             self._write(done, {f"val/{name}": value for name, value in metrics.items()})
-        try:
+        with self._going_on():
             self.saver.save(done, self.state, metrics=metrics)
-        except OSError as error:
-            if self.run.config.on_save_error == "stop":
-                raise
-            self.progress.say(f"{error}; training goes on")
         self.saved_at = time.monotonic()
         self.progress.pause(done, self.run.batches.waited)
 
@@ -159,4 +156,15 @@ class _Loop:
     def _write(self, done: int, values: dict[str, float]) -> None:
         if self.writer:
             epoch = done / self.run.steps_per_epoch
-            self.writer.write(done, {"epoch": epoch, **values})
+            with self._going_on():
+                self.writer.write(done, {"epoch": epoch, **values})
+
+    @contextlib.contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """A disk that is full stops the run, or is only told of, as the config says."""
+        try:
+            yield
+        except OSError as error:
+            if self.run.config.on_save_error == "stop":
+                raise
+            self.progress.say(f"{error}; training goes on")

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from aima_jax import checkpoint
 from aima_jax.config import LOSSES
 from aima_jax.data import TrainBatches
+from aima_jax.distributed import from_first_host
 from aima_jax.models import AIMA
 from aima_jax.parameters import flatten
 from aima_jax.prepared import prepared_folder
@@ -80,7 +79,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         "categories": len(problem.table.attributes),
     }
     notes = clear_damaged(workdir) if jax.process_index() == 0 else []
-    newest = _from_first_host(max(checkpoint.steps(workdir), default=-1))
+    newest = from_first_host(lambda: max(checkpoint.steps(workdir), default=-1))
     path = workdir / checkpoint.FOLDER / str(newest)
     if newest < 0:
         skeleton, params = initial_parameters(config, dataset["categories"], mesh)
@@ -192,8 +191,3 @@ def _micro_batches(config: ConfigDict, mesh: Mesh) -> int:
             f"and be a multiple of the {mesh.size} devices"
         )
     return config.batch_size // size
-
-
-def _from_first_host(value: int) -> int:
-    """The value that host 0 has, on all hosts."""
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

@@ -1,5 +1,7 @@
 """Writing checkpoints in the background, keeping the newest two and the best."""
 
+import contextlib
+import math
 import pathlib
 import shutil
 import threading
@@ -24,28 +26,11 @@ class Saver:
     """
 
     def __init__(self, workdir: pathlib.Path, description: checkpoint.Description):
-        from orbax.checkpoint import v1 as ocp
-
-        policies = ocp.training.preservation_policies
         self._folder = workdir / checkpoint.FOLDER
         self._description = description
-        self._checkpointer = ocp.training.Checkpointer(
-            self._folder,
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(2),
-                    policies.BestN(
-                        get_metric_fn=lambda metrics: metrics["R1"],
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
-            cleanup_tmp_directories=True,
-        )
+        self._checkpointer = self._open()
         self._running: threading.Thread | None = None
         self._error: Exception | None = None
-        self.last_step: int | None = None
 
     def save(
         self, step: int, state: TrainState, *, metrics: Mapping[str, float] | None = None
@@ -53,31 +38,13 @@ class Saver:
         """Starts a save, after waiting for one that still runs.
 
         Raises:
-            OSError: this save, or the one before it, failed; earlier checkpoints are as they were.
+            OSError: this save or the one before it failed, and earlier checkpoints are as they
+                were. If it was the one before, this save runs all the same.
         """
-        self.wait()
-        metrics = dict(metrics) if metrics else None
-        items = {
-            "params": state.params,
-            "train": {name: getattr(state, name) for name in _TRAIN_FIELDS},
-        }
         try:
-            response = self._checkpointer.save_checkpointables_async(
-                step,
-                items,
-                force=True,
-                overwrite=True,
-                metrics=metrics,
-                custom_metadata=asdict(self._description),
-            )
-        except Exception as error:
-            self._error = error
             self.wait()
-        self._running = threading.Thread(
-            target=self._complete, args=(step, response, metrics), name=f"checkpoint-{step}"
-        )
-        self._running.start()
-        self.last_step = step
+        finally:
+            self._start(step, state, dict(metrics) if metrics else None)
 
     def save_failed(self, state: TrainState) -> None:
         """Saves the state before the step that was not finite, which is still to come then."""
@@ -97,7 +64,12 @@ class Saver:
             self._running = None
         error, self._error = self._error, None
         if error is not None:
-            self._clean()
+            # Orbax would raise it again at the next save.
+            with contextlib.suppress(Exception):
+                self._checkpointer.close()
+            if jax.process_index() == 0:
+                self._clean()
+            self._checkpointer = self._open()
             raise OSError(f"a checkpoint could not be saved in {self._folder}: {error}") from error
 
     def close(self) -> None:
@@ -107,6 +79,28 @@ class Saver:
         finally:
             self._checkpointer.close()
 
+    def _open(self):
+        from orbax.checkpoint import v1 as ocp
+
+        return ocp.training.Checkpointer(self._folder, cleanup_tmp_directories=True)
+
+    def _start(self, step: int, state: TrainState, metrics: dict[str, float] | None) -> None:
+        items = {
+            "params": state.params,
+            "train": {name: getattr(state, name) for name in _TRAIN_FIELDS},
+        }
+        try:
+            response = self._checkpointer.save_checkpointables_async(
+                step, items, force=True, overwrite=True, custom_metadata=asdict(self._description)
+            )
+        except Exception as error:
+            self._error = error
+            self.wait()
+        self._running = threading.Thread(
+            target=self._complete, args=(step, response, metrics), name=f"checkpoint-{step}"
+        )
+        self._running.start()
+
     def _complete(self, step: int, response, metrics: dict[str, float] | None) -> None:
         try:
             response.result()
@@ -114,13 +108,28 @@ class Saver:
                 path = self._folder / str(step)
                 files = manifest.checksums(path, leave_out=checkpoint.MANIFEST)
                 content = {"step": step, "metrics": metrics, "files": files}
-                manifest.write_json(path / checkpoint.MANIFEST, content)
+                manifest.write_sealed(path / checkpoint.MANIFEST, content)
+                self._discard()
         except Exception as error:
             self._error = error
 
+    def _discard(self) -> None:
+        """Removes all but the newest two and the best.
+
+        The manifest goes first: what a kill leaves of the rest is known as no checkpoint.
+        """
+        paths = checkpoint.best_first(self._folder.parent)
+        paths = [path for path in paths if checkpoint.score(path) < math.inf]
+        kept = {*paths[:1], *sorted(paths, key=lambda path: int(path.name))[-2:]}
+        for path in set(paths) - kept:
+            (path / checkpoint.MANIFEST).unlink()
+        self._clean()
+
     def _clean(self) -> None:
-        if jax.process_index() == 0:
-            for path in self._folder.glob("*.orbax-checkpoint-tmp*"):
+        """Removes what saves that failed and checkpoints that were removed have left."""
+        for path in self._folder.iterdir():
+            unsealed = path.name.isdecimal() and not checkpoint.is_sealed(path)
+            if unsealed or ".orbax-checkpoint-tmp" in path.name:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -144,7 +153,7 @@ def clear_damaged(workdir: pathlib.Path) -> list[str]:
         if not (problems := checkpoint.damage(path)):
             continue
         told.append(f"passed over the checkpoint {path}: {'; '.join(problems[:3])}")
-        if (path / checkpoint.MANIFEST).exists():
+        if checkpoint.is_sealed(path):
             aside = path.with_name(f"{step}.damaged")
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)

@@ -1,0 +1,163 @@
+"""Checkpoints of a small state: which are kept, and that no damage to any file goes unnoticed."""
+
+import errno
+import logging
+import math
+import pathlib
+import random
+import resource
+import shutil
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aima_jax import checkpoint
+from aima_jax.sharding import make_mesh
+from aima_jax.training.saving import Saver, clear_damaged, restore
+from aima_jax.training.step import TrainState
+
+DESCRIPTION = checkpoint.Description(model={}, schema={}, template="sentence", config={})
+
+
+def state(step, size=8):
+    params = {"kernel": jnp.full((size,), step, jnp.float32)}
+    return TrainState(jnp.int32(step), params, {"mu": params}, jnp.int32(-1), jnp.int32(0))
+
+
+def save(workdir, scores):
+    """Saves a checkpoint for each Rank-1, None where there was no validation."""
+    saver = Saver(workdir, DESCRIPTION)
+    for step, score in enumerate(scores, start=1):
+        saver.save(step, state(step), metrics=None if score is None else {"R1": score})
+    saver.close()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    save(folder, [0.1, 0.3])
+    return folder
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def value(path):
+    """What the only parameter of a checkpoint is full of."""
+    place = {"mesh": make_mesh(), "min_shard_elements": 2**16}
+    loaded = restore(path, jax.eval_shape(lambda: state(0)), **place)
+    np.testing.assert_array_equal(loaded.params["kernel"], loaded.opt_state["mu"]["kernel"])
+    assert int(loaded.step) == int(path.name)
+    return float(loaded.params["kernel"][0])
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept", "best"),
+    [
+        ([0.1, 0.5, 0.3, 0.2, 0.4], [2, 4, 5], 2),
+        ([0.1, 0.2, 0.3, 0.3], [3, 4], 4),
+        ([None, 0.0, None, None], [2, 3, 4], 2),
+        ([None, None, None], [2, 3], 3),
+    ],
+)
+def test_the_newest_two_and_the_best_are_kept(tmp_path, scores, kept, best):
+    save(tmp_path, scores)
+    assert checkpoint.steps(tmp_path) == kept
+    assert checkpoint.select(tmp_path).name == str(best)
+    assert checkpoint.select(tmp_path, best=False).name == str(kept[-1])
+    assert value(checkpoint.select(tmp_path)) == best
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == set(map(str, kept))
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, pathlib.Path.unlink])
+def test_damage_to_any_file_is_named_and_the_one_before_is_taken(workdir, damage, caplog):
+    newest = checkpoint.select(workdir)
+    names = [path.relative_to(newest) for path in newest.rglob("*") if path.is_file()]
+    assert len(names) > 8
+    for name in names:
+        content = (newest / name).read_bytes()
+        if not content and damage is not pathlib.Path.unlink:
+            continue
+        damage(newest / name)
+        with caplog.at_level(logging.WARNING):
+            assert value(checkpoint.select(workdir)) == 1
+        assert name.as_posix() in caplog.text
+        with pytest.raises(ValueError, match=f"2 is damaged: .*{name.name}"):
+            checkpoint.load_model(newest)
+        (newest / name).write_bytes(content)
+        caplog.clear()
+    assert value(checkpoint.select(workdir)) == 2
+
+
+def test_every_flipped_bit_of_the_manifest_is_noticed(workdir):
+    """A Rank-1 that changed would change which checkpoint is the best."""
+    path = checkpoint.select(workdir) / checkpoint.MANIFEST
+    content = path.read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(content)), 300):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        assert checkpoint.damage(path.parent)
+        assert checkpoint.score(path.parent) == math.inf
+
+
+def test_what_a_kill_leaves_is_removed_and_what_is_damaged_is_set_aside(workdir):
+    folder = workdir / "checkpoints"
+    cut_off = shutil.copytree(folder / "2", folder / "3")
+    (cut_off / checkpoint.MANIFEST).unlink()
+    flip(folder / "2" / "_CHECKPOINT_METADATA")
+    told = clear_damaged(workdir)
+    assert len(told) == 2
+    assert {path.name for path in folder.iterdir()} == {"1", "2.damaged"}
+
+
+@pytest.fixture
+def limit_files():
+    """Files may not grow beyond a size, which writers meet as a full disk."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_save_that_fails_in_the_background_is_told_of_and_the_next_one_runs(workdir, limit_files):
+    saver = Saver(workdir, DESCRIPTION)
+    random_values = jax.random.normal(jax.random.key(0), (2**16,))
+    limit_files(2**14)
+    too_large = state(3, size=2**16)
+    saver.save(3, TrainState(**vars(too_large) | {"params": {"kernel": random_values}}))
+    with pytest.raises(OSError, match="a checkpoint could not be saved in"):
+        saver.save(4, state(4))
+    limit_files(resource.RLIM_INFINITY)
+    saver.close()
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"2", "4"}
+    assert value(checkpoint.select(workdir, best=False)) == 4
+    assert value(workdir / "checkpoints" / "2") == 2
+
+
+def test_a_manifest_that_cannot_be_written_leaves_no_checkpoint(workdir, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("aima_jax.manifest.write_json", full)
+    saver = Saver(workdir, DESCRIPTION)
+    saver.save(3, state(3))
+    with pytest.raises(OSError, match="No space left on device"):
+        saver.close()
+    assert checkpoint.steps(workdir) == [1, 2]
