@@ -169,6 +169,16 @@ def test_all_problems_are_listed_at_once(monkeypatch):
     ]
 
 
+def test_a_stray_number_asks_for_no_million_of_blocks(monkeypatch):
+    name = "text_model.encoder.layers.{}.mlp.fc1.bias"
+    shapes = dict(SHAPES["Hugging Face"])
+    shapes[name.format(999_999)] = shapes.pop(name.format(1))
+    with pytest.raises(ValueError) as error:
+        load(shapes, monkeypatch)
+    assert name.format(1) in str(error.value)
+    assert f"unexpected (1): {name.format(999_999)}" in str(error.value)
+
+
 def test_a_missing_last_block_is_noticed_where_a_config_counts_them(monkeypatch):
     shapes = {
         k: v for k, v in SHAPES["Hugging Face"].items() if "text_model.encoder.layers.2" not in k

@@ -9,6 +9,7 @@ from aima_jax.convert.__main__ import main
 from aima_jax.convert.verify import verify
 from aima_jax.models import resize_positions
 from aima_jax.parameters import flatten
+from aima_jax.pixels import normalize
 from aima_jax.text import tokenize
 
 torch = pytest.importorskip("torch", reason="PyTorch's files need PyTorch")
@@ -69,17 +70,23 @@ def test_what_is_saved_works_in_transformers_from_text_and_picture_on(hugging_fa
     model = transformers.CLIPModel.from_pretrained(tmp_path / "ours")
     processor = transformers.CLIPProcessor.from_pretrained(tmp_path / "ours")
     sentences = ["a woman with a red skirt", "it's 2 men's hats, é"]
-    picture = np.random.default_rng(0).integers(0, 256, (50, 20, 3), np.uint8)
-    batch = processor(text=sentences, images=[picture], return_tensors="pt", padding=True)
+    generator = np.random.default_rng(0)
+    exact = generator.integers(0, 256, (35, 35, 3), np.uint8)  # of the model's own size
+    pictures = [exact, generator.integers(0, 256, (50, 20, 3), np.uint8)]
+    batch = processor(text=sentences, images=pictures, return_tensors="pt", padding=True)
     tokens = tokenize(sentences)
     for row, mask, ours in zip(batch["input_ids"], batch["attention_mask"], tokens, strict=True):
         assert row[mask.bool()].tolist() == ours[ours > 0].tolist()
-    assert batch["pixel_values"].shape == (1, 3, 35, 35)
+    assert batch["pixel_values"].shape == (2, 3, 35, 35)
     with torch.no_grad():
         output = model(**batch)
     text = clip.encode_text(tokens)[0]
     text /= np.linalg.norm(text, axis=1, keepdims=True)
     np.testing.assert_allclose(text, output.text_embeds, rtol=1e-4, atol=1e-5)
+    image = clip.encode_image(normalize(exact[None]))[0][0]
+    np.testing.assert_allclose(
+        image / np.linalg.norm(image), output.image_embeds[0], rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "old.bin"])

@@ -136,8 +136,10 @@ def _mlp_width(found: Mapping[str, Shape], tower: str) -> int:
 
 def count(found: Mapping[str, Shape], blocks: str) -> int:
     """How many blocks there are of this name, by the highest number among them."""
-    numbers = (re.match(rf"{re.escape(blocks)}\.(\d+)\.", name) for name in found)
-    return max((int(match[1]) for match in numbers if match), default=0) + 1
+    matches = (re.match(rf"{re.escape(blocks)}\.(\d+)\.", name) for name in found)
+    numbers = {int(match[1]) for match in matches if match}
+    # One stray number must not ask for a million blocks.
+    return min(max(numbers, default=0) + 1, max(2 * len(numbers), 1))
 
 
 def _heads(width: int, override: int | None, config: Mapping[str, Any], *, default: int) -> int:
