@@ -23,6 +23,8 @@ flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> int:
+    import jax
+
     from aima_jax import distributed, evaluation, training
 
     logging.set_verbosity(logging.WARNING)
@@ -35,18 +37,24 @@ def main(argv: list[str]) -> int:
         distributed.start(
             COORDINATOR.value, PROCESSES.value, PROCESS.value, deterministic=config.deterministic
         )
-        if MODE.value == "replay":
-            training.replay(config, workdir)
-            return 0
-        if MODE.value == "train":
-            training.train(config, workdir)
-        print(evaluation.results_table(evaluation.evaluate(config, workdir)))
+        with distributed.together():
+            if MODE.value == "replay":
+                training.replay(config, workdir)
+                return 0
+            if MODE.value == "train":
+                training.train(config, workdir)
+            results = evaluation.evaluate(config, workdir)
+        if jax.process_index() == 0:
+            print(evaluation.results_table(results))
     except training.Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.exit_code
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return distributed.leave(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return distributed.leave(130)
     return 0
 
 

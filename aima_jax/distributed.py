@@ -1,7 +1,9 @@
 """Starts JAX on one host or many."""
 
+import contextlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -43,6 +45,34 @@ def start(
         jax.distributed.initialize(
             coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Tells in words of a host that is gone, where its connections break before its heartbeat does.
+
+    Raises:
+        ConnectionError: what all hosts compute has failed.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not jax.distributed.is_initialized():
+            raise
+        raise ConnectionError(
+            f"what all hosts compute together has failed: {str(error).splitlines()[0]}\n"
+            "If one of them has stopped, see what it says. Start all of them again: the run goes "
+            "on from its last checkpoint"
+        ) from error
+
+
+def leave(code: int) -> int:
+    """Returns an exit code; but with other hosts, ends at once, or they would wait for this one."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def from_first_host(compute: Callable[[], int]) -> int:

@@ -2,7 +2,8 @@
 
     python tests/host_runs.py
 
-Two hosts are two processes of this machine with two devices each; twenty steps are taken in float32.
+Two hosts are two processes of this machine with two devices each. Twenty steps are taken, in
+float32.
 """
 
 import os
@@ -37,7 +38,12 @@ def start_hosts(command, devices):
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     python, *arguments = command
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # Only the first host writes a cache, and would then start long before the second: on CPUs
+        # hosts wait 30 seconds for each other, which is fixed in JAX.
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
+    }
     return [
         subprocess.Popen(
             [
@@ -45,7 +51,7 @@ def start_hosts(command, devices):
                 *(f"--coordinator={coordinator}", "--processes=2", f"--process={process}"),
             ],
             cwd=kill_runs.ROOT,
-            env=os.environ | {"XLA_FLAGS": flags},
+            env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

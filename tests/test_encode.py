@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-import pytest
 from flax import nnx
 from test_data_pipeline import make_split
 from test_step import SIZE, small_model
@@ -16,26 +15,20 @@ from aima_jax.text import tokenize
 SENTENCES = tokenize([f"A {word} coat." for word in ("red", "blue", "long", "black", "green")])
 
 
-@pytest.fixture(scope="module")
-def features():
-    """Features of some pictures and of five sentences, by a number of devices."""
+def test_every_device_count_gives_the_same_features():
     model = AIMA(small_model(), rngs=nnx.Rngs(0))
     params = flatten(model)
 
-    def encode(devices, pictures, batch_size=12):
+    def encoder(devices):
         mesh = make_mesh(devices=jax.devices()[:devices])
-        encoder = Encoder(model, mesh, batch_size=batch_size, threads=1)
-        gallery = encoder.gallery(params, make_split(pictures), SIZE)
-        return gallery, encoder.queries(params, SENTENCES)
+        return Encoder(model, mesh, batch_size=12, threads=1)
 
-    return encode
-
-
-def test_every_device_count_gives_the_same_features(features):
-    whole, sentences = features(1, 37)
-    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
-    assert np.abs(whole[1:] - whole[:-1]).max(axis=1).min() > 1e-5  # each picture has its own
-    for devices, pictures in ((8, 37), (8, 5), (8, 1), (3, 12)):
-        some, again = features(devices, pictures)
-        np.testing.assert_allclose(some, whole[:pictures], rtol=0, atol=1e-5)
-        np.testing.assert_allclose(again, sentences, rtol=0, atol=1e-5)
+    alone, many = encoder(1), encoder(8)
+    expected = alone.gallery(params, make_split(37), SIZE)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-6)
+    assert np.abs(np.diff(expected, axis=0)).max(axis=1).min() > 1e-5  # each picture has its own
+    for pictures in (37, 5, 1):
+        found = many.gallery(params, make_split(pictures), SIZE)
+        np.testing.assert_allclose(found, expected[:pictures], rtol=0, atol=1e-5)
+    sentences = alone.queries(params, SENTENCES)
+    np.testing.assert_allclose(many.queries(params, SENTENCES), sentences, rtol=0, atol=1e-5)

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
+import host_runs
 import jax
 import kill_runs
 import numpy as np
@@ -116,7 +118,8 @@ def test_a_workdir_holds_the_whole_run(finished):
 def test_evaluation_in_another_process_gives_the_same_numbers(copy, data_dir):
     expected = json.loads((copy / "results.json").read_text())
     (copy / "results.json").unlink()
-    done = run_py(copy, data_dir, "--mode=evaluate", "--config.eval_batch_size=16")
+    flags = ("--config.eval_batch_size=16", "--config.deterministic")
+    done = run_py(copy, data_dir, "--mode=evaluate", *flags)
     assert done.returncode == 0, done.stderr
     assert json.loads((copy / "results.json").read_text()) == expected
     assert "random ranking" in done.stdout
@@ -151,6 +154,28 @@ def test_a_killed_run_ends_as_one_left_in_peace(finished, data_dir, tmp_path):
         assert kill_runs.killed(command, tmp_path / "run", moment._replace(seconds=0.1))
     kill_runs.finish(command)
     kill_runs.assert_same(kill_runs.contents(tmp_path / "run"), kill_runs.contents(finished))
+
+
+def test_a_host_that_dies_stops_the_other_and_one_process_goes_on(
+    finished, config, data_dir, tmp_path
+):
+    """`python tests/host_runs.py` compares whole runs on two hosts."""
+    workdir = tmp_path / "run"
+    hosts = host_runs.start_hosts(kill_runs.command(workdir, data_dir), devices=1)
+    try:
+        while not (workdir / "checkpoints/4/MANIFEST.json").exists():
+            assert [host.poll() for host in hosts] == [None, None]
+            time.sleep(0.01)
+        hosts[1].kill()
+        output, _ = hosts[0].communicate(timeout=60)
+    finally:
+        for host in hosts:
+            host.kill()
+    assert hosts[0].returncode not in (0, -signal.SIGKILL)
+    assert "hosts compute together has failed" in output or "another task died" in output
+    assert "Traceback" not in output
+    training.train(config, workdir)
+    np.testing.assert_allclose(host_runs.losses(workdir), host_runs.losses(finished), rtol=1e-4)
 
 
 def test_a_damaged_checkpoint_is_passed_over(finished, copy, config, capsys):

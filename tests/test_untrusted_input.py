@@ -56,7 +56,7 @@ def test_typed_descriptions(schema, parts):
 @given(value)
 def test_schemas(data):
     for content in (data, {"name": data, "groups": [data], "names": data}):
-        with pytest.raises(ValueError, match="schema|group"):
+        with pytest.raises(ValueError, match=r"schema|group"):
             AttributeSchema.from_dict(content)
 
 
