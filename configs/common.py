@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.on_nonfinite = "stop"  # at a loss or gradient that is not finite: or "skip" the step
 
     # Where parameters start.
-    config.weights = "openai/clip-vit-base-patch16"  # CLIP: Hugging Face id, folder, file; "": none
+    config.weights = "openai/clip-vit-base-patch16"  # CLIP, IRRA or AIMA: hub id, folder, file; "": none
     config.trust_weights = False  # allow a TorchScript archive, which can run code, as weights
     config.init_from = ""  # another workdir whose parameters to start from
 
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     model.variant = "ViT-B/16"  # preset when weights == "", else read from the weights
     model.patch_stride = 0  # pixels; 0: the patch size
     model.position_resize = "bilinear"  # of the pretrained position grid: or "bicubic"
-    model.fusion_depth = 4  # self-attention blocks of the multimodal encoder [IRRA]
+    model.fusion_depth = 4  # self-attention blocks unless the weights tell [IRRA]
     model.scan_layers = False  # one compiled layer run in a loop: compiles faster
     model.remat = "none"  # what the backward pass recomputes: "none", "dots" or "full"
 
