@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.on_nonfinite = "stop"  # at a loss or gradient that is not finite: or "skip" the step
 
     # Where parameters start.
-    config.weights = "openai/clip-vit-base-patch16"  # CLIP, IRRA or AIMA: hub id, folder, file; "": none
+    config.weights = "openai/clip-vit-base-patch16"  # hub id, folder or file; "": none
     config.trust_weights = False  # allow a TorchScript archive, which can run code, as weights
     config.init_from = ""  # another workdir whose parameters to start from
 
