@@ -125,13 +125,13 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Writes the config into a new workdir, or checks that it is the one that made it.
+    """Writes the config where no run has started yet, or checks that it is the one of the run.
 
     Raises:
         ValueError: it was made with another config; the message names the fields that differ.
     """
     wanted = plain(config)
-    if (workdir / CONFIG).exists():
+    if (workdir / RECORD).exists():
         made = plain(read_config(workdir))
         differing = [
             f"  {name}: {_at(made, name)!r} there, {_at(wanted, name)!r} now"

@@ -18,6 +18,7 @@ def test_the_same_config_is_accepted_again(tmp_path):
 
 def test_another_config_is_refused_with_the_fields_that_differ(tmp_path):
     workdir.claim(tmp_path, synthetic.get_config())
+    workdir.record(tmp_path)
     other = synthetic.get_config()
     other.batch_size = 3
     other.loss.temperature = 0.5
@@ -34,6 +35,14 @@ def test_places_and_protocols_may_differ(tmp_path):
     other.protocols = ("sal",)
     workdir.claim(tmp_path, other)
     assert list(workdir.read_config(tmp_path).protocols) == ["sal"]
+
+
+def test_a_start_that_failed_binds_nobody(tmp_path):
+    workdir.claim(tmp_path, synthetic.get_config())
+    other = synthetic.get_config()
+    other.weights = "corrected"
+    workdir.claim(tmp_path, other)
+    assert workdir.read_config(tmp_path).weights == "corrected"
 
 
 def test_a_folder_without_config_is_no_workdir(tmp_path):
