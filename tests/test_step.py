@@ -1,6 +1,7 @@
 """The training step: what it learns, what it refuses, and that no arrangement changes it."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +137,60 @@ def test_each_loss_falls_when_trained_alone_on_one_batch(name):
     assert set(metrics[0]) & set(LOSSES) == {name}
     losses = [values[name] for values in metrics]
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+
+
+def colors_alone():
+    """A table of sentences that differ in two colours, which alone may be masked."""
+    template = PromptTemplate(synthetic_schema, "sentence")
+    groups = {group.name: group.values for group in synthetic_schema.groups}
+    dress = {"gender": "female", "age": "adult", "hair": "long", "view": "front"}
+    dress |= {"sleeve": "long", "lower_type": "pants", "lower_length": "long"}
+    pairs = itertools.product(groups["upper_color"], groups["lower_color"])
+    rows = [
+        synthetic_schema.encode(dress | {"upper_color": upper, "lower_color": lower})
+        for upper, lower in pairs
+    ]
+    table = build_text_table(np.array(rows), template)
+    phrase_ids = np.full_like(table.phrase_ids, -1)
+    for row, bits in enumerate(rows):
+        for i, phrase in enumerate(template.render(bits).phrases):
+            if "_color=" in phrase.name:
+                phrase_ids[row, table.phrase_ids[row] == i] = i
+    return dataclasses.replace(table, phrase_ids=phrase_ids)
+
+
+def two_bands(rng, category):
+    """Noisy pictures of two bands in colors that stand for those of its category."""
+    palette = np.array([*itertools.product((40, 215), repeat=3), (128, 128, 128)])
+    height, width = SIZE
+    images = rng.normal(0, 20, (len(category), height, width, 3))
+    for image, upper, lower in zip(images, *divmod(category, 7), strict=True):
+        waist = rng.integers(height // 2 - 4, height // 2 + 4)
+        image[:waist] += palette[upper]
+        image[waist:] += palette[lower]
+    return np.clip(images, 0, 255).astype(np.uint8)
+
+
+def test_masked_prediction_reads_the_image():
+    """Colors that a sentence does not tell are found in fresh pictures, and not in others'."""
+    rng = np.random.default_rng(0)
+    table = colors_alone()
+    learned, fresh = np.split(rng.permutation(len(table.tokens)).astype(np.int32), [48])
+    setup = Setup(only("map"), augmentation=NO_AUGMENTATION, optimizer=optax.adam(1e-3))
+    setup.table = jax.device_put(CategoryTable.of(table), replicated(setup.mesh))
+    for _ in range(200):
+        category = rng.choice(learned, 64)
+        setup.take(image=two_bands(rng, category), category=category)
+
+    state, category = setup.state, rng.choice(fresh, 64)
+    images = two_bands(rng, category)
+    own, others = [], []
+    for step in range(4):  # each masks other phrases
+        for accuracies, shown in ((own, images), (others, np.roll(images, 1, axis=0))):
+            setup.state = dataclasses.replace(state, step=state.step + step)
+            accuracies.append(setup.take(image=shown, category=category)[0]["map_accuracy"])
+    assert np.mean(own) > 0.6
+    assert np.mean(others) < 0.3
 
 
 def test_eight_devices_with_sharded_parameters_take_the_step_of_one(plain_step):

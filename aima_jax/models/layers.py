@@ -47,8 +47,23 @@ class Linear(nnx.Module):
         rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         y = jnp.matmul(rows, kernel, preferred_element_type=output_dtype or self.dtype)
         if self.bias is not None:
-            y += self.bias[...].astype(y.dtype)
+            y = _add_bias(y, self.bias[...].astype(y.dtype))
         return y.reshape(*x.shape[:-1], -1)
+
+
+@jax.custom_vjp
+def _add_bias(rows: Float[Array, "rows channels"], bias: Float[Array, "channels"]) -> Array:
+    return rows + bias
+
+
+def _add_bias_backward(_: None, gradient: Array) -> tuple[Array, Array]:
+    if jax.default_backend() == "cpu":
+        # XLA's CPU backend sums the rows of 49,408 words eighty times slower than this product.
+        return gradient, jnp.ones(len(gradient), gradient.dtype) @ gradient
+    return gradient, jnp.sum(gradient, axis=0)
+
+
+_add_bias.defvjp(lambda rows, bias: (rows + bias, None), _add_bias_backward)
 
 
 class LayerNorm(nnx.Module):
