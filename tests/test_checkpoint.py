@@ -1,5 +1,6 @@
 """Checkpoints of a small state: which are kept, and that no damage to any file goes unnoticed."""
 
+import dataclasses
 import errno
 import logging
 import math
@@ -149,6 +150,18 @@ def test_a_save_that_fails_in_the_background_is_told_of_and_the_next_one_runs(wo
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"2", "4"}
     assert value(checkpoint.select(workdir, best=False)) == 4
     assert value(workdir / "checkpoints" / "2") == 2
+
+
+def test_a_step_that_failed_after_a_save_does_not_touch_it(workdir):
+    manifest = workdir / "checkpoints/2/MANIFEST.json"
+    written = manifest.stat().st_mtime_ns
+    saver = Saver(workdir, DESCRIPTION)
+    saver.save_failed(dataclasses.replace(state(4), failed=jnp.int32(2)))
+    saver.save_failed(dataclasses.replace(state(4), failed=jnp.int32(3)))
+    saver.close()
+    assert manifest.stat().st_mtime_ns == written
+    assert int(checkpoint.select(workdir, best=False).name) == 3
+    assert checkpoint.score(checkpoint.select(workdir)) == 0.3
 
 
 def test_a_manifest_that_cannot_be_written_leaves_no_checkpoint(workdir, monkeypatch):

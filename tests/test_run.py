@@ -19,7 +19,7 @@ from kill_runs import DATASET, FLAGS, STEPS
 from aima_jax import checkpoint, evaluation, training
 from aima_jax.parameters import flatten
 from aima_jax.training import loop
-from aima_jax.workdir import read_metrics
+from aima_jax.workdir import locked, read_metrics
 from configs import pa100k, synthetic
 from tfds_builders.prepare import prepare
 
@@ -113,6 +113,23 @@ def test_a_workdir_holds_the_whole_run(finished):
     assert 0 <= standard["R1"] <= standard["R5"] <= standard["R10"] <= 1
     with np.load(finished / "rankings.npz") as rankings:
         assert rankings["filename"].shape == (standard["queries"], 32)
+    trained, evaluated = json.loads((finished / "environment.json").read_text())
+    assert (trained["first_step"], evaluated["evaluated_step"]) == (0, results["step"])
+    assert trained["dataset"]["name"] == evaluated["dataset"]["name"] == DATASET
+    assert trained["dataset"]["checksum"] != evaluated["dataset"]["checksum"]
+
+
+def test_a_workdir_is_for_one_process(copy, config):
+    with locked(copy):
+        for use in (training.train, training.replay, evaluation.evaluate):
+            with pytest.raises(ValueError, match="another process works in"):
+                use(config, copy)
+
+
+def test_evaluation_makes_no_workdir(config, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no workdir .*check --workdir"):
+        evaluation.evaluate(config, tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
 
 
 def test_evaluation_in_another_process_gives_the_same_numbers(copy, data_dir):

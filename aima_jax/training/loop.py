@@ -43,7 +43,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     with held(workdir, config), Interruption() as interruption:
         run = open_run(config, workdir)
         if run.first_step == len(run.batches):
-            print(f"{workdir} is trained: all {run.first_step} steps are done")
+            told = f"{workdir} is trained: all {run.first_step} steps are done"
+            print("\n".join([*run.notes, told]))
             return
         if jax.process_index() == 0:
             record(workdir, first_step=run.first_step, dataset=dict(run.description.dataset))
@@ -75,6 +76,8 @@ class _Loop:
         validate_every = max(1, round(config.eval_every_epochs * run.steps_per_epoch))
         for note in run.notes:
             self.progress.say(note)
+        if run.first_step:
+            self.progress.say(f"going on from step {run.first_step}")
         try:
             unread = None
             for step, batch in enumerate(self._batches(), start=run.first_step):
@@ -161,10 +164,13 @@ class _Loop:
 
     @contextlib.contextmanager
     def _going_on(self) -> Iterator[None]:
-        """A disk that is full stops the run, or is only told of, as the config says."""
+        """A disk that is full stops the run, or is only told of, as the config says.
+
+        Of many hosts one cannot go on alone.
+        """
         try:
             yield
         except OSError as error:
-            if self.run.config.on_save_error == "stop":
+            if self.run.config.on_save_error == "stop" or jax.process_count() > 1:
                 raise
             self.progress.say(f"{error}; training goes on")

@@ -129,7 +129,6 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     else:
         abstract = jax.eval_shape(lambda p: TrainState.create(p, optimizer, trainable), params)
         state = restore(path, abstract, **place)
-        notes.append(f"resuming from {path}")
     step = make_train_step(
         skeleton,
         optimizer,

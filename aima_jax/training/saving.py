@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from aima_jax import checkpoint, manifest
+from aima_jax.distributed import from_first_host
 from aima_jax.training.step import TrainState
 
 _TRAIN_FIELDS = ("step", "opt_state", "failed", "skipped")
@@ -49,6 +50,9 @@ class Saver:
     def save_failed(self, state: TrainState) -> None:
         """Saves the state before the step that was not finite, which is still to come then."""
         step = int(state.failed)
+        self.wait()
+        if from_first_host(lambda: checkpoint.is_sealed(self._folder / str(step))):
+            return
         before = replace(state, step=jnp.int32(step), failed=jnp.int32(-1))
         self.save(step, before)
         self.wait()
@@ -64,12 +68,7 @@ class Saver:
             self._running = None
         error, self._error = self._error, None
         if error is not None:
-            # Orbax would raise it again at the next save.
-            with contextlib.suppress(Exception):
-                self._checkpointer.close()
-            if jax.process_index() == 0:
-                self._clean()
-            self._checkpointer = self._open()
+            self._recover()
             raise OSError(f"a checkpoint could not be saved in {self._folder}: {error}") from error
 
     def close(self) -> None:
@@ -124,6 +123,17 @@ class Saver:
         for path in set(paths) - kept:
             (path / checkpoint.MANIFEST).unlink()
         self._clean()
+
+    def _recover(self) -> None:
+        """Starts Orbax anew, which would raise the error again at the next save.
+
+        With many hosts there is none: they cannot agree on it where one of them has failed.
+        """
+        if jax.process_count() == 1:
+            with contextlib.suppress(Exception):
+                self._checkpointer.close()
+            self._clean()
+            self._checkpointer = self._open()
 
     def _clean(self) -> None:
         """Removes what saves that failed and checkpoints that were removed have left."""
