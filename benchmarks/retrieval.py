@@ -17,7 +17,9 @@ them, read as Linux gives it.
 """
 
 import argparse
+import json
 import os
+import pathlib
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -181,10 +183,11 @@ def benchmark_search(rounds: int, images: int, threads: int) -> None:
         print(f"same images at the same place: {same:.2%}; scores differ by at most {apart:.1e}")
 
 
-def benchmark_growth(images: int) -> None:
+def benchmark_growth(images: int, path: pathlib.Path | None) -> None:
     queries = normalised(2000, 6)
     print(f"\ngrowth: {len(queries)} queries, dim {DIM}, all protocols, compiling included")
     print(f"{'images':>9}{'s':>8}{'CPU s':>8}{'MB':>7}")
+    found = {}
     for count in (images // 16, images // 4, images):
         gallery = normalised(count, 7)
         labels = labels_of(count, len(queries))
@@ -200,6 +203,9 @@ def benchmark_growth(images: int) -> None:
             )
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
         print(f"{count:>9}{seconds:>8.1f}{cpu_seconds:>8.1f}{peak.bytes / 1e6:>7.0f}", flush=True)
+        found[count] = {"seconds": seconds, "GB": peak.bytes / 1e9}
+    if path:
+        path.write_text(json.dumps(found, indent=1))
 
 
 def main() -> None:
@@ -211,6 +217,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=1_000_000, help="of search and growth")
+    parser.add_argument("--json", type=pathlib.Path, help="file for the numbers of growth")
     arguments = parser.parse_args()
 
     # XLA takes as many threads as it may run on: before JAX starts, this holds for every contender.
@@ -222,7 +229,7 @@ def main() -> None:
     if "search" in arguments.parts:
         benchmark_search(arguments.rounds, arguments.images, len(cores))
     if "growth" in arguments.parts:
-        benchmark_growth(arguments.images)
+        benchmark_growth(arguments.images, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""A whole training step beside PyTorch: ViT-B/16 at 384×128, five losses, Adam.
+
+    python benchmarks/train_step.py                  # batch 8 in float32, for a CPU
+    python benchmarks/train_step.py --dtype=bfloat16 --batches 64 128 256 512 1024
+    python benchmarks/train_step.py --batches 64 --micro-batch=8 --alone --rounds=1
+    python benchmarks/train_step.py --alone --length=77
+
+Equal work: the same weights, pictures, sentences and masked phrases, Adam with a learning rate and
+a weight decay for each group of parameters. The losses of both at the first two steps are shown.
+Ours also augments the pictures and draws what is masked, within its step. The peer
+(benchmarks/peer.py) is transformers' CLIP with fusion module, head and losses as IRRA's code has
+them: either sentence in a pass of its own at 77 tokens, the head at all positions. On a GPU it is
+compiled and under autocast to bfloat16.
+
+Both take turns, each in a process of its own; the median of the steps after the first two counts.
+Memory is the highest resident set of the process from its first step on, libraries and compiling
+included; on a GPU it is the device's. The peer compiles, where it does, during its first step.
+FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands beside them.
+"matmul" is the rate of a product of two square matrices through XLA, 2048² in float32 on a CPU,
+8192² in bfloat16 elsewhere, measured after each step of ours.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+
+from contest import Contender
+
+LOSSES = ("InfoNCE", "SDM", "ID", "MAP", "A-IoU IMC")
+FIRST = 2  # steps that show the losses, and warm up
+
+
+def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Takes steps in turn; returns the numbers of each contender."""
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if not args.alone:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        options = {"dtype": args.dtype, "folder": folder}
+        micro_batch = args.micro_batch or batch
+        ours = Contender(
+            "ours:training_step",
+            batch=batch,
+            micro_batch=micro_batch,
+            remat=args.remat,
+            length=args.length,
+            **options,
+        )
+        contenders = {"ours": stack.enter_context(ours)}
+        if not args.alone:
+            contenders["PyTorch"] = stack.enter_context(Contender("peer:training_step", **options))
+        answers = {name: [] for name in contenders}
+        for _ in range(FIRST + args.rounds):
+            for name, contender in contenders.items():
+                answers[name].append(contender.turn())
+    if not args.alone:
+        show_losses(*answers.values())
+    results = {}
+    for name, given in answers.items():
+        seconds = statistics.median(answer["seconds"] for answer in given[FIRST:])
+        results[name] = {
+            "seconds": seconds,
+            "images/s": batch / seconds,
+            "GB": max(answer["bytes"] for answer in given) / 1e9,
+            "compiling": given[0].get("compiling", given[0]["seconds"]),
+        }
+    rate = statistics.median(answer["matmul"] for answer in answers["ours"])
+    results["ours"] |= {name: answers["ours"][0][name] for name in ("FLOPs", "XLA FLOPs")}
+    results["ours"]["matmul"] = rate
+    return results
+
+
+def show_losses(ours: list[dict], theirs: list[dict]) -> None:
+    """Prints the losses that both have found at the first steps."""
+    print(f"{'losses':<22}" + "".join(f"{name:>11}" for name in LOSSES))
+    for step in range(FIRST):
+        for name, answers in (("ours", ours), ("PyTorch", theirs)):
+            values = "".join(f"{value:>11.6f}" for value in answers[step]["losses"])
+            print(f"  step {step}, {name:<12}{values}")
+
+
+def show(batch: int, results: dict[str, dict[str, float]]) -> None:
+    """Prints speed, memory and, of ours, the share of the machine's own rate."""
+    print(f"batch {batch:<6}{'s/step':>10}{'images/s':>10}{'peak GB':>9}{'compiling s':>13}")
+    for name, got in results.items():
+        cells = f"{got['seconds']:>10.3f}{got['images/s']:>10.2f}{got['GB']:>9.2f}"
+        print(f"  {name:<10}{cells}{got['compiling']:>13.1f}")
+    ours = results["ours"]
+    if "PyTorch" in results:
+        peer = results["PyTorch"]
+        print(
+            f"  ratio     {peer['seconds'] / ours['seconds']:.2f} × the speed, "
+            f"{ours['GB'] / peer['GB']:.2f} × the memory"
+        )
+    rate = ours["FLOPs"] / ours["seconds"]
+    print(
+        f"  ours does {rate / 1e9:,.0f} GFLOP/s of {ours['matmul'] / 1e9:,.0f} of a matmul: "
+        f"{rate / ours['matmul']:.1%}; {ours['FLOPs'] / 1e9:,.0f} GFLOP a step, "
+        f"{ours['XLA FLOPs'] / 1e9:,.0f} by XLA's count",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[8])
+    parser.add_argument("--rounds", type=int, default=5, help="steps of each after the first two")
+    parser.add_argument("--micro-batch", type=int, default=0, help="of ours; 0: the whole batch")
+    parser.add_argument("--remat", choices=("none", "dots", "full"), default="none")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--length", type=int, default=0, help="tokens that ours pads sentences to")
+    parser.add_argument("--alone", action="store_true", help="without the peer")
+    parser.add_argument("--json", type=pathlib.Path, help="file to write the numbers to")
+    args = parser.parse_args()
+    # Both share one GPU, so that ours may not take three quarters of it at the start.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before the start")
+    found = {}
+    for batch in args.batches:
+        try:
+            found[batch] = compare(batch, args)
+        except EOFError:
+            print(f"batch {batch}: a process ended, most likely for want of memory")
+            break
+        show(batch, found[batch])
+        if args.json:
+            args.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
