@@ -16,7 +16,13 @@ from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
 from aima_jax.parameters import flatten
 from aima_jax.sharding import batch_sharding, make_mesh, put_rows, replicated, state_shardings
 from aima_jax.text import PromptTemplate, build_text_table
-from aima_jax.training.step import CategoryTable, Objective, TrainState, make_train_step
+from aima_jax.training.step import (
+    CategoryTable,
+    Objective,
+    TrainState,
+    make_train_step,
+    only_if,
+)
 
 BATCH, CATEGORIES, SIZE = 16, 12, (32, 16)
 AUGMENTATION = {"flip": 0.5, "pad": 2, "erase": 0.5, "erase_area": (0.02, 0.4)}
@@ -258,6 +264,36 @@ class TestNotFinite:
     def test_skipping_counts_and_goes_on(self):
         setup = Setup(self.broken(), skip_nonfinite=True)
         assert [(m["failed"], m["skipped"]) for m in setup.take(2)] == [(-1, 1), (-1, 2)]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("accept", [True, False])
+def test_an_update_is_taken_if_it_is_accepted(accept, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)  # either form runs anywhere
+    old = {"a": jnp.arange(3.0), "b": (jnp.float32(7),)}
+    take = jax.jit(
+        lambda accept, old: only_if(accept, lambda: jax.tree.map(lambda x: x / 0, old), old)
+    )
+    expected = jax.tree.map(lambda x: x / 0, old) if accept else old
+    jax.tree.map(np.testing.assert_array_equal, take(accept, old), expected)
+
+
+def test_adam_needs_no_copy_of_its_state_on_a_cpu():
+    adam = optax.adam(0.1)
+    params = {name: jax.ShapeDtypeStruct((256, 512), jnp.float32) for name in "abcd"}
+
+    def step(params, moments, gradients, accept):
+        def update():
+            updates, after = adam.update(gradients, moments, params)
+            return optax.apply_updates(params, updates), after
+
+        return only_if(accept, update, (params, moments))
+
+    flag = jax.ShapeDtypeStruct((), bool)
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(
+        params, jax.eval_shape(adam.init, params), params, flag
+    )
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 4 * 256 * 512
 
 
 def test_no_transfer_happens_inside_the_loop():

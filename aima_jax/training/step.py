@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from aima_jax import losses
 from aima_jax.models import AIMA, text_mask
@@ -18,6 +19,7 @@ from aima_jax.training.masking import attribute_words, mask_phrases
 
 Rows = dict[str, Array]  # arrays that share the axis "batch"
 Metrics = dict[str, Float[Array, ""]]
+Tree = TypeVar("Tree")
 
 
 @jax.tree_util.register_dataclass
@@ -172,18 +174,17 @@ def make_train_step(
         frozen = {name: p for name, p in state.params.items() if name not in trainable}
         gradients, metrics = jax.grad(loss_and_metrics, has_aux=True)(params, frozen, rows)
         norm = optax.tree.norm(gradients)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, params)
-
         running = state.failed < 0
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
         failed = state.failed
         if not skip_nonfinite:
             failed = jnp.where(running & ~finite, state.step, failed)
-        accepted = jax.tree.map(
-            lambda new, old: jnp.where(running & finite, new, old),
-            (optax.apply_updates(params, updates), opt_state),
-            (params, state.opt_state),
-        )
+
+        def update() -> tuple[Parameters, optax.OptState]:
+            updates, opt_state = optimizer.update(gradients, state.opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        accepted = only_if(running & finite, update, (params, state.opt_state))
         skipped = state.skipped + jnp.where(skip_nonfinite & ~finite, 1, 0)
         report = {
             "gradient_norm": norm,
@@ -196,6 +197,15 @@ def make_train_step(
         return after, metrics | report
 
     return step
+
+
+def only_if(accept: Bool[Array, ""], update: Callable[[], Tree], old: Tree) -> Tree:
+    """What `update` gives, or the old where it is not accepted."""
+    if jax.default_backend() == "cpu":
+        # A selection makes XLA's CPU backend copy the parameters and both moments first.
+        return jax.lax.cond(accept, update, lambda: old)
+    # A branch would have the host wait for the step before it can start the next.
+    return jax.tree.map(partial(jnp.where, accept), update(), old)
 
 
 def _draw(
