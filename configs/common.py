@@ -111,12 +111,14 @@ def get_config() -> ConfigDict:
 
 def train_small_from_scratch(config: ConfigDict) -> None:
     """Replaces the recipe, which fine-tunes CLIP, by one for a small model and a CPU. [ours]"""
+    config.image_size = (96, 48)
+    config.batch_size = 32
     config.weights = ""
     config.model.variant = "tiny"
     config.model.fusion_depth = 1
     config.mask_capacity = 4
     config.augment.pad = 4
     config.augment.erase = 0.0
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 6e-4
     config.optimizer.warmup_epochs = 0.5
     config.data.cache = "host"

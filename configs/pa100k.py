@@ -14,7 +14,6 @@ def get_config(size: str = "full") -> ConfigDict:
     config.dataset = "pa100k"
     if size == "small":
         common.train_small_from_scratch(config)
-        config.image_size = (96, 48)
         config.epochs = 20
     elif size != "full":
         raise ValueError(f'configs/pa100k.py:{size}: expected "full" or "small"')

@@ -134,11 +134,11 @@ def plan(size: Size) -> dict[str, SplitPlan]:
 
 
 def _new_categories(rng: np.random.Generator) -> Iterator[_Category]:
-    """Ever new categories: one person after the other, seen from one to three sides."""
+    """Ever new categories: one person after the other, seen from one side or two."""
     known = set()
     for person in itertools.count():
         description = draw_description(rng)
-        for view in rng.permutation(VIEWS)[: rng.integers(1, 4)].tolist():
+        for view in rng.permutation(VIEWS)[: rng.integers(1, 3)].tolist():
             bits = synthetic_schema.encode(seen_from(description, view))
             if bits.tobytes() not in known:
                 known.add(bits.tobytes())
