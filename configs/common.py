@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
     config.log_every_steps = 20  # lines of metrics.jsonl, points of TensorBoard
     config.checkpoint_every_minutes = 10.0  # time between saves; 0: by steps alone
     config.checkpoint_every_steps = 0  # steps between saves; 0: by time alone
-    config.on_save_error = "stop"  # a save that fails, e.g. a full disk: "stop" or "continue"
+    config.on_save_error = "stop"  # at a full disk, say: "stop", or on one host "continue"
     config.profile = ""  # "100:105" traces these steps into workdir/profile
 
     config.data = data = ConfigDict()

@@ -14,8 +14,8 @@ from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
 class SyntheticPedestrians(PersonSearchBuilder):
     """Figures rendered from attributes, in the manner of Market-1501, PETA and PA-100K.
 
-    The config is the size: "train6000-val400-test1000-seed0", or any other numbers. About half of
-    the test categories never occur in training.
+    The config is the size: "train6000-val400-test1000-seed0", or any other numbers. Two
+    fifths of the test categories never occur in training.
     """
 
     name = "synthetic_pedestrians"

@@ -18,9 +18,9 @@ from tfds_builders.synthetic_pedestrians.sampling import VIEWS, draw_description
 
 SPLITS = ("train", "val", "test")
 
-_PICTURES_PER_CATEGORY = {"train": 10, "val": 4, "test": 8}
+_PICTURES_PER_CATEGORY = {"train": 10, "val": 4, "test": 10}
 _MOST_CATEGORIES = {"train": 20_000, "val": 2_000, "test": 5_000}
-_SEEN = 0.5  # share of the validation and test categories that are drawn from those of training
+_SEEN = 0.6  # share of the validation and test categories that are drawn from those of training
 _LOOKS = 3  # identities that share a description
 _CAMERAS = 6
 
@@ -113,7 +113,7 @@ class SplitPlan:
 
 
 def plan(size: Size) -> dict[str, SplitPlan]:
-    """Plans the splits: half of the validation and test categories never occur in training."""
+    """Plans the splits: two fifths of the categories of val and test never occur in train."""
     rng = np.random.default_rng((size.seed, _PEOPLE))
     strangers = _new_categories(rng)
     train: list[_Category] = []
