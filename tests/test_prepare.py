@@ -225,8 +225,8 @@ def test_disk_full_while_the_records_are_written(tmp_path, data):
 
 @pytest.fixture
 def long_raw(tmp_path):
-    """A PA-100K that takes a second or two to prepare, so that it can be interrupted."""
-    raw = small_pa100k(tmp_path / "long", train=3_000, val=2, test=2)
+    """A PA-100K that takes a few seconds to prepare, so that it can be interrupted."""
+    raw = small_pa100k(tmp_path / "long", train=6_000, val=2, test=2)
     large = PIL.Image.effect_noise((256, 256), 50)
     for number in range(1, 8):
         path = raw / "PA-100K" / "release_data" / "release_data" / f"{number:06d}.jpg"
@@ -292,9 +292,9 @@ def test_two_at_once(long_raw, data):
     for process, prepared_it in ((first, True), (second, False)):
         output, errors = process.communicate()
         assert process.returncode == 0
-        assert output == "pa100k is prepared: train 3,000, val 2, test 2\n"
-        assert ("train: 3000/3000 pictures" in errors) == prepared_it
-    assert check("pa100k", data_dir=data)["counts"]["train"] == 3_000
+        assert output == "pa100k is prepared: train 6,000, val 2, test 2\n"
+        assert ("train: 6000/6000 pictures" in errors) == prepared_it
+    assert check("pa100k", data_dir=data)["counts"]["train"] == 6_000
     assert [path.name for path in (data / "pa100k").iterdir()] == ["1.0.0"]
 
 

@@ -300,7 +300,7 @@ def test_a_missing_dataset_folder_is_named(tmp_path):
     ("flag", "message"),
     [
         ("--config.colour=3", "unknown config field 'colour'"),
-        ("--config.epochs=0", "config.epochs=0 must be 1 or more"),
+        ("--config.epochs=0", "config.epochs=0 must be a whole number, 1 or more"),
     ],
 )
 def test_the_command_line_answers_with_one_line_and_exit_code_2(tmp_path, data_dir, flag, message):
