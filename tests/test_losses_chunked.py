@@ -65,19 +65,20 @@ def test_chunks_give_value_and_gradient_of_the_whole(name, chunk_size):
         assert_close(chunked, whole, 1e-12)
 
 
-def test_gradient_scales_with_what_the_loss_is_multiplied_by():
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_scales_with_what_the_loss_is_multiplied_by(name):
     arguments = draw(8, np.float32)
-    plain = value_and_gradient(*arguments, name="sdm", chunk_size=4)
+    plain = value_and_gradient(*arguments, name=name, chunk_size=4)
 
     def scaled(*arguments):
-        return -3 * loss(*arguments, name="sdm", chunk_size=4)
+        return -3 * loss(*arguments, name=name, chunk_size=4)
 
-    value, gradient = jax.jit(jax.value_and_grad(scaled, argnums=(0, 1, 2)))(*arguments)
+    value, gradient = jax.value_and_grad(scaled, argnums=(0, 1, 2))(*arguments)
     assert_close((value, gradient), jax.tree.map(lambda x: -3 * x, plain), 1e-6)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 10])
-@pytest.mark.parametrize("name", ["multi_positive", "sdm", "iou_softmax"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_split_over_devices_is_still_the_whole_batch(name, chunk_size):
     assert jax.device_count() == 8
     mesh = Mesh(np.array(jax.devices()), ("data",))
@@ -85,7 +86,7 @@ def test_a_batch_split_over_devices_is_still_the_whole_batch(name, chunk_size):
     whole = NamedSharding(mesh, PartitionSpec())
     with jax.enable_x64(True):
         arguments = draw(24)
-        single = value_and_gradient(*arguments, name=name, chunk_size=None)
+        single = value_and_gradient(*arguments, name=name, chunk_size=chunk_size)
         split = [jax.device_put(x, rows if np.ndim(x) else whole) for x in arguments]
         assert_close(value_and_gradient(*split, name=name, chunk_size=chunk_size), single, 1e-12)
 
@@ -99,7 +100,7 @@ def test_devices_share_the_work_of_a_chunk():
     assert shared < alone / 7
 
 
-@pytest.mark.parametrize("name", ["sdm", "iou_softmax"])
+@pytest.mark.parametrize("name", ["info_nce", "sdm", "iou_softmax"])
 def test_memory_is_linear_in_the_batch(name):
     small, large, whole = (
         compiled(shapes(batch), name=name, chunk_size=chunk_size)
