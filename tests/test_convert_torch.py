@@ -13,7 +13,7 @@ from aima_jax.pixels import normalize
 from aima_jax.text import tokenize
 
 torch = pytest.importorskip("torch", reason="PyTorch's files need PyTorch")
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", reason="the reference is transformers' CLIP")
 import openai_reference as reference  # noqa: E402
 
 

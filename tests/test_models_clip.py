@@ -9,7 +9,7 @@ from aima_jax.convert import load_clip
 from aima_jax.parameters import flatten
 
 torch = pytest.importorskip("torch", reason="parity with PyTorch needs PyTorch")
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", reason="the reference is transformers' CLIP")
 
 # Few layers, but the heads, patches and ratios of each family.
 FAMILIES = {
