@@ -25,9 +25,9 @@ def test_a_third_or_more_of_the_test_categories_never_occur_in_training():
     for seed in range(3):
         splits = plan(Size(seed=seed))
         train, test = rows(splits["train"]), rows(splits["test"])
-        assert len(train) >= 400
-        assert len(test) >= 100
-        assert 1 / 3 <= len(test - train) / len(test) <= 2 / 3
+        assert len(train) == 600
+        assert len(test) == 100
+        assert len(test - train) == 40
 
 
 def test_every_category_has_pictures_and_the_vector_of_one(splits):
