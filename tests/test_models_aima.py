@@ -21,7 +21,7 @@ from aima_jax.models import (
     text_mask,
 )
 from aima_jax.models.fusion import Fusion
-from aima_jax.models.layers import attention, quick_gelu_product
+from aima_jax.models.layers import Linear, attention, quick_gelu_product
 from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh, state_shardings
 
@@ -338,3 +338,10 @@ def test_an_mlp_keeps_one_array_of_its_activations():
     x, kernel = jnp.ones((64, 512)), jnp.ones((512, 8))
     kept = jax.tree.leaves(jax.eval_shape(lambda x, k: jax.vjp(loss, x, k)[1], x, kernel))
     assert sum(value.shape == x.shape for value in kept) == 1
+
+
+def test_a_bias_has_the_gradient_of_a_sum():
+    linear = Linear(3, 5, std=1.0, dtype="float32", rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 3)), jnp.float32)
+    gradient = nnx.grad(lambda linear: jnp.sum(jnp.square(linear(x))) / 2)(linear)
+    np.testing.assert_allclose(gradient.bias[...], jnp.sum(linear(x), axis=(0, 1)), rtol=1e-5)
