@@ -1,11 +1,12 @@
 """Trains and evaluates AIMA: `python run.py --config=configs/synthetic.py`."""
 
-import os
 import pathlib
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from aima_jax.allocation import restart_keeping_memory
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="configs/<dataset>.py; any field as --config.<field>=<value>"
@@ -72,13 +73,6 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(2)
 
 
-def use_huge_pages() -> None:
-    """Starts Python again with glibc's huge pages, which make a step on a CPU a fifth faster."""
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, sys.orig_argv)
-
-
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_keeping_memory()
     app.run(lambda argv: sys.exit(main(argv)), flags_parser=parse_flags)

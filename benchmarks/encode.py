@@ -20,6 +20,8 @@ import tempfile
 import numpy as np
 from contest import Contender
 
+from aima_jax.allocation import KEEPING_MEMORY
+
 
 def main() -> None:
     """Runs the benchmark."""
@@ -36,7 +38,9 @@ def main() -> None:
         folder = pathlib.Path(name)
         options = {"dtype": args.dtype, "folder": folder}
         with (
-            Contender("ours:encoding", batch=args.batch, **options) as ours,
+            Contender(
+                "ours:encoding", batch=args.batch, environment=KEEPING_MEMORY, **options
+            ) as ours,
             Contender("peer:encoding", **options) as theirs,
         ):
             contenders = {"ours": ours, "transformers": theirs}

@@ -15,6 +15,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
+from aima_jax.allocation import give_back_memory
 from aima_jax.attributes import market1501_schema
 from aima_jax.config import LOSSES
 from aima_jax.convert.mapping import entries_of
@@ -98,6 +99,7 @@ def training_step(
     start = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(state, rows, table).compile()
     compiling = time.perf_counter() - start
+    give_back_memory()
     answer = {
         "compiling": compiling,
         "XLA FLOPs": compiled.cost_analysis()["flops"],

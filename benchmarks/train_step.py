@@ -13,6 +13,7 @@ them: either sentence in a pass of its own at 77 tokens, the head at all positio
 compiled and under autocast to bfloat16.
 
 Both take turns, each in a process of its own; the median of the steps after the first two counts.
+Ours has the allocator's settings that run.py gives it (`aima_jax.allocation`).
 Memory is the highest resident set of the process from its first step on, libraries and compiling
 included; on a GPU it is the device's. The peer compiles, where it does, during its first step.
 FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands beside them.
@@ -29,6 +30,8 @@ import statistics
 import tempfile
 
 from contest import Contender
+
+from aima_jax.allocation import KEEPING_MEMORY
 
 LOSSES = ("InfoNCE", "SDM", "ID", "MAP", "A-IoU IMC")
 FIRST = 2  # steps that show the losses, and warm up
@@ -48,6 +51,7 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
             micro_batch=micro_batch,
             remat=args.remat,
             length=args.length,
+            environment=KEEPING_MEMORY,
             **options,
         )
         contenders = {"ours": stack.enter_context(ours)}

@@ -21,7 +21,7 @@ from aima_jax.models import (
     text_mask,
 )
 from aima_jax.models.fusion import Fusion
-from aima_jax.models.layers import Linear, attention, quick_gelu_product
+from aima_jax.models.layers import attention
 from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh, state_shardings
 
@@ -303,45 +303,3 @@ def test_attention_takes_scores_of_any_size():
     value, gradient = jax.value_and_grad(lambda x: jnp.sum(attention(x, x, x)))(x)
     assert value == pytest.approx(3600)
     assert jnp.all(jnp.isfinite(gradient))
-
-
-def test_quick_gelu_and_its_product_have_the_gradient_of_the_formula():
-    """The hand-written backward pass against finite differences in float64."""
-    generator = np.random.default_rng(0)
-    x, kernel, weights = (generator.normal(size=shape) for shape in ((5, 7), (7, 3), (5, 3)))
-
-    def expected(x, kernel):
-        return np.sum(weights * ((x / (1 + np.exp(-1.702 * x))) @ kernel))
-
-    def actual(x, kernel):
-        return jnp.sum(weights.astype(np.float32) * quick_gelu_product(x, kernel))
-
-    arguments = x.astype(np.float32), kernel.astype(np.float32)
-    value, gradients = jax.value_and_grad(actual, argnums=(0, 1))(*arguments)
-    assert value == pytest.approx(expected(x, kernel), rel=1e-5)
-    for position, gradient in enumerate(gradients):
-        numeric = np.zeros(gradient.shape)
-        for index in np.ndindex(gradient.shape):
-            change = [np.zeros_like(x), np.zeros_like(kernel)]
-            change[position][index] = 1e-6
-            ends = [expected(x + s * change[0], kernel + s * change[1]) for s in (1, -1)]
-            numeric[index] = (ends[0] - ends[1]) / 2e-6
-        np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-5)
-
-
-def test_an_mlp_keeps_one_array_of_its_activations():
-    """Left to autodiff, the backward pass keeps the sigmoid and the product as well."""
-
-    def loss(x, kernel):
-        return jnp.sum(quick_gelu_product(x, kernel))
-
-    x, kernel = jnp.ones((64, 512)), jnp.ones((512, 8))
-    kept = jax.tree.leaves(jax.eval_shape(lambda x, k: jax.vjp(loss, x, k)[1], x, kernel))
-    assert sum(value.shape == x.shape for value in kept) == 1
-
-
-def test_a_bias_has_the_gradient_of_a_sum():
-    linear = Linear(3, 5, std=1.0, dtype="float32", rngs=nnx.Rngs(0))
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 3)), jnp.float32)
-    gradient = nnx.grad(lambda linear: jnp.sum(jnp.square(linear(x))) / 2)(linear)
-    np.testing.assert_allclose(gradient.bias[...], jnp.sum(linear(x), axis=(0, 1)), rtol=1e-5)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from aima_jax.models.backward import look_up
 from aima_jax.models.config import CLIPConfig, Dtype, TransformerConfig, ViTConfig
 from aima_jax.models.layers import Block, LayerNorm, Linear, apply_blocks, normal
 from aima_jax.models.positions import resize_positions
@@ -117,7 +118,7 @@ class TextTransformer(nnx.Module):
         length, context = tokens.shape[1], self.config.text.context_length
         if length > context:
             raise ValueError(f"sentences of {length} tokens; the text encoder takes {context}")
-        embedded = self.token_embedding[...][tokens] + self.position_embedding[:length]
+        embedded = look_up(self.token_embedding[...], tokens) + self.position_embedding[:length]
         return embedded.astype(self.config.dtype)
 
     def __call__(self, tokens: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens dim"]:

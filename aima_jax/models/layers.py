@@ -9,6 +9,13 @@ from flax import nnx
 from jax.extend.backend import get_backend
 from jaxtyping import Array, Float, Int
 
+from aima_jax.models.backward import (
+    add_bias,
+    layer_norm,
+    mix,
+    quick_gelu,
+    quick_gelu_product,
+)
 from aima_jax.models.config import Activation, Dtype, Remat, TransformerConfig
 
 REMAT_POLICIES = {
@@ -47,23 +54,8 @@ class Linear(nnx.Module):
         rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         y = jnp.matmul(rows, kernel, preferred_element_type=output_dtype or self.dtype)
         if self.bias is not None:
-            y = _add_bias(y, self.bias[...].astype(y.dtype))
+            y = add_bias(y, self.bias[...].astype(y.dtype))
         return y.reshape(*x.shape[:-1], -1)
-
-
-@jax.custom_vjp
-def _add_bias(rows: Float[Array, "rows channels"], bias: Float[Array, "channels"]) -> Array:
-    return rows + bias
-
-
-def _add_bias_backward(_: None, gradient: Array) -> tuple[Array, Array]:
-    if jax.default_backend() == "cpu":
-        # XLA's CPU backend sums the rows of 49,408 words eighty times slower than this product.
-        return gradient, jnp.ones(len(gradient), gradient.dtype) @ gradient
-    return gradient, jnp.sum(gradient, axis=0)
-
-
-_add_bias.defvjp(lambda rows, bias: (rows + bias, None), _add_bias_backward)
 
 
 class LayerNorm(nnx.Module):
@@ -74,16 +66,13 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows channels"]:
-        y = x.astype(jnp.float32)
-        y -= jnp.mean(y, axis=-1, keepdims=True)
-        y *= jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-5)
-        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return layer_norm(x, self.scale[...], self.bias[...])
 
 
 def activate(x: Float[Array, "*shape"], activation: Activation) -> Float[Array, "*shape"]:
     """QuickGELU, x·sigmoid(1.702·x), or the exact GELU that some retrained CLIPs have."""
     if activation == "quick_gelu":
-        return x * jax.nn.sigmoid(1.702 * x)
+        return quick_gelu(x)
     return jax.nn.gelu(x, approximate=False)
 
 
@@ -133,19 +122,12 @@ def _attention_by_head(
     def by_head(x: Array) -> Array:
         return x.swapaxes(1, 2).reshape(batch * heads, -1, head_dim)
 
-    query, key, value = by_head(query * head_dim**-0.5), by_head(key), by_head(value)
-    scores = jnp.einsum("bqd,bkd->bqk", query, key, preferred_element_type=jnp.float32)
+    exists = jnp.ones((1, 1, keys), bool)
     if causal:
-        scores = jnp.where(jnp.tri(queries, keys, dtype=bool), scores, -jnp.inf)
+        exists = jnp.tri(queries, keys, dtype=bool)[None]
     if lengths is not None:
-        exists = jnp.arange(keys) < jnp.repeat(lengths, heads)[:, None, None]
-        scores = jnp.where(exists, scores, -jnp.inf)
-    # The softmax's division comes after the product: head_dim divisions a query in place of `keys`.
-    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-    mixed = jnp.einsum(
-        "bqk,bkd->bqd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
-    )
-    mixed = (mixed / jnp.sum(weights, axis=-1, keepdims=True)).astype(value.dtype)
+        exists &= jnp.arange(keys) < jnp.repeat(lengths, heads)[:, None, None]
+    mixed = mix(by_head(query * head_dim**-0.5), by_head(key), by_head(value), exists)
     return mixed.reshape(batch, heads, queries, head_dim).swapaxes(1, 2)
 
 
@@ -198,33 +180,8 @@ class MLP(nnx.Module):
         if self.activation == "quick_gelu":
             kernel = self.down.kernel[...].astype(up.dtype)
             y = quick_gelu_product(up.reshape(-1, up.shape[-1]), kernel)
-            return _add_bias(y, self.down.bias[...].astype(y.dtype)).reshape(x.shape)
+            return add_bias(y, self.down.bias[...].astype(y.dtype)).reshape(x.shape)
         return self.down(activate(up, self.activation))
-
-
-@jax.custom_vjp
-def quick_gelu_product(x: Float[Array, "rows inputs"], kernel: Float[Array, "inputs outputs"]):
-    """quick_gelu(x)·kernel, of which only x is kept for the way back.
-
-    Its activations are a transformer's largest arrays, and left alone XLA's CPU backend keeps three
-    of them: the input, its sigmoid and their product.
-    """
-    return activate(x, "quick_gelu") @ kernel
-
-
-def _quick_gelu_product_backward(kept: tuple[Array, Array], gradient: Array):
-    x, kernel = kept
-    # Nothing, but what depends on the gradient cannot be computed before its time, and kept since.
-    nothing = 0 * gradient[:, :1]
-    # The same sigmoid in other words, or the compiler finds that it knows it, and keeps it.
-    sigmoid = 0.5 + 0.5 * jnp.tanh(0.851 * (x + nothing))
-    slope = sigmoid + 1.702 * x * sigmoid * (1 - sigmoid)
-    return (gradient @ kernel.T) * slope, (x * sigmoid).T @ gradient
-
-
-quick_gelu_product.defvjp(
-    lambda x, kernel: (quick_gelu_product(x, kernel), (x, kernel)), _quick_gelu_product_backward
-)
 
 
 class Block(nnx.Module):

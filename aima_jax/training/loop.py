@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from aima_jax.allocation import give_back_memory
 from aima_jax.config import check
 from aima_jax.sharding import batch_sharding, put_rows
 from aima_jax.training import feed
@@ -83,6 +84,8 @@ class _Loop:
             for step, batch in enumerate(self._batches(), start=run.first_step):
                 with self.profile.around(step):
                     self.state, metrics = run.step(self.state, batch, run.table)
+                if step == run.first_step:
+                    give_back_memory()  # of compiling, up to a gigabyte
                 request = self._read(*unread) if unread else _NOTHING
                 unread = (step, metrics)
                 done = step + 1
