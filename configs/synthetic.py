@@ -9,5 +9,5 @@ def get_config() -> ConfigDict:
     config = common.get_config()
     config.dataset = "synthetic_pedestrians"
     common.train_small_from_scratch(config)
-    config.epochs = 7
+    config.epochs = 6
     return config

@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 
 import kill_runs
 import numpy as np
@@ -66,6 +67,25 @@ def finish_hosts(command):
     assert [host.returncode for host in hosts] == [0, 0], "\n".join(outputs)
 
 
+def lose_a_host(command, workdir, devices=2):
+    """Kills the second host after a save.
+
+    Returns the first, which has ended, what it said, and how many seconds later it ended.
+    """
+    hosts = start_hosts(command, devices)
+    try:
+        while not list((workdir / checkpoint.FOLDER).glob(f"*/{checkpoint.MANIFEST}")):
+            assert [host.poll() for host in hosts] == [None, None]
+            time.sleep(0.01)
+        hosts[1].kill()
+        start = time.monotonic()
+        output, _ = hosts[0].communicate(timeout=6 * HEARTBEAT_SECONDS)
+    finally:
+        for host in hosts:
+            host.kill()
+    return hosts[0], output, time.monotonic() - start
+
+
 def losses(workdir):
     """The losses of each step, in order."""
     rows = read_metrics(workdir / "metrics.jsonl")
@@ -93,6 +113,13 @@ def main():
         for name in ("8 devices", "2 hosts"):
             apart = np.abs(losses(folder / name) / losses(one) - 1).max()
             print(f"{name}: losses of {len(losses(one))} steps within {apart:.1e} of one device's")
+
+        name = "2 hosts, one lost"
+        host, _, seconds = lose_a_host(command(name), folder / name)
+        print(f"{name}: the other ends {seconds:.0f} s later with exit code {host.returncode}")
+        finish_hosts(command(name))
+        apart = np.abs(losses(folder / name) / losses(folder / "2 hosts") - 1).max()
+        print(f"    both go on: losses within {apart:.1e} of those of hosts left in peace")
 
         evaluations = {"8 devices": kill_runs.finish, "2 hosts": finish_hosts}
         for name, finish in evaluations.items():

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import host_runs
 import jax
@@ -178,17 +177,9 @@ def test_a_host_that_dies_stops_the_other_and_one_process_goes_on(
 ):
     """`python tests/host_runs.py` compares whole runs on two hosts."""
     workdir = tmp_path / "run"
-    hosts = host_runs.start_hosts(kill_runs.command(workdir, data_dir), devices=1)
-    try:
-        while not (workdir / "checkpoints/4/MANIFEST.json").exists():
-            assert [host.poll() for host in hosts] == [None, None]
-            time.sleep(0.01)
-        hosts[1].kill()
-        output, _ = hosts[0].communicate(timeout=60)
-    finally:
-        for host in hosts:
-            host.kill()
-    assert hosts[0].returncode not in (0, -signal.SIGKILL)
+    command = kill_runs.command(workdir, data_dir)
+    host, output, _ = host_runs.lose_a_host(command, workdir, devices=1)
+    assert host.returncode not in (0, -signal.SIGKILL)
     assert "hosts compute together has failed" in output or "another task died" in output
     assert "Traceback" not in output
     training.train(config, workdir)

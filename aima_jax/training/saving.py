@@ -68,8 +68,7 @@ class Saver:
             self._running = None
         error, self._error = self._error, None
         if error is not None:
-            self._recover()
-            raise OSError(f"a checkpoint could not be saved in {self._folder}: {error}") from error
+            raise self._failed(error) from error
 
     def close(self) -> None:
         """Waits for a running save and ends Orbax's threads."""
@@ -93,8 +92,7 @@ class Saver:
                 step, items, force=True, overwrite=True, custom_metadata=asdict(self._description)
             )
         except Exception as error:
-            self._error = error
-            self.wait()
+            raise self._failed(error) from error
         self._running = threading.Thread(
             target=self._complete, args=(step, response, metrics), name=f"checkpoint-{step}"
         )
@@ -124,16 +122,18 @@ class Saver:
             (path / checkpoint.MANIFEST).unlink()
         self._clean()
 
-    def _recover(self) -> None:
-        """Starts Orbax anew, which would raise the error again at the next save.
+    def _failed(self, error: Exception) -> OSError:
+        """What to raise for a save that failed, after starting Orbax anew.
 
-        With many hosts there is none: they cannot agree on it where one of them has failed.
+        Orbax would raise the error again at the next save. With many hosts there is none: they
+        cannot agree on it where one of them has failed.
         """
         if jax.process_count() == 1:
             with contextlib.suppress(Exception):
                 self._checkpointer.close()
             self._clean()
             self._checkpointer = self._open()
+        return OSError(f"a checkpoint could not be saved in {self._folder}: {error}")
 
     def _clean(self) -> None:
         """Removes what saves that failed and checkpoints that were removed have left."""

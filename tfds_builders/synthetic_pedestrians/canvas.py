@@ -165,6 +165,26 @@ class Canvas:
         return slice(top, bottom), slice(left, right)
 
 
+class Painter:
+    """What paints onto a canvas, in the units of its frame."""
+
+    canvas: Canvas
+    frame: Frame
+
+    def tube(
+        self,
+        start: complex,
+        end: complex,
+        widths: tuple[float, ...],
+        color: Color,
+        *,
+        flat: bool = False,
+        **paint: float,
+    ) -> None:
+        shape = self.canvas.tube(self.frame, start, end, widths, flat=flat)
+        self.canvas.paint(shape, color, **paint)
+
+
 def _profile(
     widths: tuple[float, ...],
     along: Float[np.ndarray, "height width"],

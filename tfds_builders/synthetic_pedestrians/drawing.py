@@ -3,13 +3,13 @@
 import dataclasses
 
 from aima_jax.attributes import Description
-from tfds_builders.synthetic_pedestrians.canvas import Canvas, Color, Frame
+from tfds_builders.synthetic_pedestrians.canvas import Canvas, Color, Frame, Painter
 from tfds_builders.synthetic_pedestrians.look import Look
 from tfds_builders.synthetic_pedestrians.pose import Pose, Skeleton
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawing:
+class Drawing(Painter):
     """One person on a canvas; what draws parts of it reads them from here."""
 
     canvas: Canvas
@@ -22,19 +22,6 @@ class Drawing:
     @property
     def view(self) -> str:
         return self.description["view"]
-
-    def tube(
-        self,
-        start: complex,
-        end: complex,
-        widths: tuple[float, ...],
-        color: Color,
-        *,
-        flat: bool = False,
-        **paint: float,
-    ) -> None:
-        shape = self.canvas.tube(self.frame, start, end, widths, flat=flat)
-        self.canvas.paint(shape, color, **paint)
 
     def ellipse(
         self, center: complex, radii: complex, color: Color, *, turn: complex = 1, **paint: float

@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Float
 
 from tfds_builders.synthetic_pedestrians import difficulty
-from tfds_builders.synthetic_pedestrians.canvas import Canvas, Color, Frame, noise
+from tfds_builders.synthetic_pedestrians.canvas import Canvas, Color, Frame, Painter, noise
 
 
 @dataclasses.dataclass(frozen=True)
-class _Place:
+class _Place(Painter):
     """A canvas in units of its height, from its lower left corner; the ground ends at `horizon`."""
 
     canvas: Canvas
@@ -23,19 +23,6 @@ class _Place:
     @property
     def right(self) -> float:
         return self.canvas.width / self.canvas.height
-
-    def tube(
-        self,
-        start: complex,
-        end: complex,
-        widths: tuple[float, ...],
-        color: Color,
-        *,
-        flat: bool = False,
-        **paint: float,
-    ) -> None:
-        shape = self.canvas.tube(self.frame, start, end, widths, flat=flat)
-        self.canvas.paint(shape, color, **paint)
 
     def leaves(self, rng: np.random.Generator, center: complex, radii: complex) -> None:
         shape = self.canvas.ellipse(self.frame, center, radii)

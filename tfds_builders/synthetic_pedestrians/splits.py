@@ -18,9 +18,8 @@ from tfds_builders.synthetic_pedestrians.sampling import VIEWS, draw_description
 
 SPLITS = ("train", "val", "test")
 
-_PICTURES_PER_CATEGORY = {"train": 10, "val": 4, "test": 10}
+_PICTURES_PER_CATEGORY = {"train": 10, "val": 4, "test": 12}
 _MOST_CATEGORIES = {"train": 20_000, "val": 2_000, "test": 5_000}
-_SEEN = 0.6  # share of the validation and test categories that are drawn from those of training
 _LOOKS = 3  # identities that share a description
 _CAMERAS = 6
 
@@ -113,7 +112,7 @@ class SplitPlan:
 
 
 def plan(size: Size) -> dict[str, SplitPlan]:
-    """Plans the splits: two fifths of the categories of val and test never occur in train."""
+    """Plans the splits: a third or more of the categories of val and test never occur in train."""
     rng = np.random.default_rng((size.seed, _PEOPLE))
     strangers = _new_categories(rng)
     train: list[_Category] = []
@@ -122,7 +121,7 @@ def plan(size: Size) -> dict[str, SplitPlan]:
         pictures = getattr(size, split)
         count = max(pictures // _PICTURES_PER_CATEGORY[split], 1)
         count = min(count, _MOST_CATEGORIES[split])
-        seen = 0 if split == "train" else min(round(_SEEN * count), len(train))
+        seen = 0 if split == "train" else min(2 * count // 3, len(train))
         chosen = [train[i] for i in rng.permutation(len(train))[:seen]]
         chosen += itertools.islice(strangers, count - seen)
         if split == "train":

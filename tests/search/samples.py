@@ -1,0 +1,54 @@
+"""A small model in a workdir, and pictures of noise, to search with."""
+
+import io
+
+import numpy as np
+import optax
+from flax import nnx
+from PIL import Image
+
+from aima_jax.attributes import synthetic_schema
+from aima_jax.checkpoint import Description
+from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
+from aima_jax.parameters import flatten
+from aima_jax.training.saving import Saver
+from aima_jax.training.step import TrainState
+
+SIZE = (32, 16)
+
+
+def make_model(seed=0):
+    towers = {"width": 32, "layers": 1, "heads": 2, "mlp_width": 64}
+    clip = CLIPConfig(
+        image_size=SIZE,
+        dim=64,
+        vision=ViTConfig(**towers, patch_size=8, patch_stride=8),
+        text=TextConfig(**towers),
+    )
+    return AIMA(AIMAConfig(clip, num_categories=3, fusion_depth=1), rngs=nnx.Rngs(seed))
+
+
+def save(workdir, model):
+    """A workdir with one checkpoint of the model."""
+    description = Description(
+        model=model.config.to_dict(),
+        schema=synthetic_schema.to_dict(),
+        template="sentence",
+        config={"image_size": SIZE, "mesh": {"min_shard_elements": 2**16}},
+    )
+    saver = Saver(workdir, description)
+    saver.save(7, TrainState.create(flatten(model), optax.sgd(0.1), frozenset(flatten(model))))
+    saver.close()
+    return workdir
+
+
+def picture(seed, size=(60, 30)):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (4, 2, 3), np.uint8)
+    return Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+
+
+def png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
