@@ -10,4 +10,5 @@ def get_config() -> ConfigDict:
     config.dataset = "synthetic_pedestrians"
     common.train_small_from_scratch(config)
     config.epochs = 6
+    config.eval_every_epochs = 2.0
     return config

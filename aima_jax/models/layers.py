@@ -9,13 +9,7 @@ from flax import nnx
 from jax.extend.backend import get_backend
 from jaxtyping import Array, Float, Int
 
-from aima_jax.models.backward import (
-    add_bias,
-    layer_norm,
-    mix,
-    quick_gelu,
-    quick_gelu_product,
-)
+from aima_jax.models.backward import add_bias, layer_norm, quick_gelu, quick_gelu_product
 from aima_jax.models.config import Activation, Dtype, Remat, TransformerConfig
 
 REMAT_POLICIES = {
@@ -127,7 +121,10 @@ def _attention_by_head(
         exists = jnp.tri(queries, keys, dtype=bool)[None]
     if lengths is not None:
         exists &= jnp.arange(keys) < jnp.repeat(lengths, heads)[:, None, None]
-    mixed = mix(by_head(query * head_dim**-0.5), by_head(key), by_head(value), exists)
+    query, key, value = by_head(query * head_dim**-0.5), by_head(key), by_head(value)
+    scores = jnp.einsum("bqd,bkd->bqk", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores, where=exists, axis=-1)
+    mixed = jnp.einsum("bqk,bkd->bqd", weights.astype(value.dtype), value)
     return mixed.reshape(batch, heads, queries, head_dim).swapaxes(1, 2)
 
 
