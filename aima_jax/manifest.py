@@ -70,11 +70,18 @@ def write_json(path: pathlib.Path, content: object) -> None:
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Where to write a file so that it is complete or absent: it is moved to `path` at the end."""
+    """Where to write a file so that it is complete or absent: it is moved to `path` at the end.
+
+    Raises:
+        OSError: it could not be written, of a full disk too with the file's name.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

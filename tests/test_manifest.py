@@ -1,6 +1,8 @@
 """Every change to a folder is seen and named; a JSON file is complete or absent."""
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -51,3 +53,13 @@ def test_failed_json_leaves_the_old_and_no_traces(tmp_path):
         manifest.write_json(path, {"R1": float("nan")})
     assert json.loads(path.read_text()) == {"R1": 0.5}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*results\.json'"),
+        manifest.whole(tmp_path / "results.json") as temporary,
+    ):
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
