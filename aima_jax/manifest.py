@@ -80,7 +80,8 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno and not error.filename:
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -35,6 +35,7 @@ FLAGS = {
     "dataset": DATASET,
     "batch_size": 16,
     "epochs": 2,
+    "eval_every_epochs": 1.0,
     "eval_batch_size": 16,
     "log_every_steps": 1,
     "checkpoint_every_steps": 3,
