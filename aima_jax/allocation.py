@@ -29,5 +29,5 @@ def restart_keeping_memory() -> None:
 
 def give_back_memory() -> None:
     """Returns what is free to the system, such as what compiling has left; only glibc knows how."""
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

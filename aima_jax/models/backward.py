@@ -1,7 +1,7 @@
 """Functions whose backward pass is not left to the compiler, to keep less memory or take less time.
 
 XLA computes what a backward pass needs during the forward pass, however cheap it would be to
-compute again, and keeps it until then: of a transformer's block twice as much as it takes.
+compute again, and keeps it until then.
 """
 
 import functools
