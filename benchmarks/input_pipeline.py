@@ -3,11 +3,11 @@
     python benchmarks/input_pipeline.py [--images=2000] [--rounds=5] [--workdir=runs/pa100k]
 
 Equal work: every picture of a set of 128×64 JPEGs is read in random order, decoded, resized to
-384×128 by Pillow's bilinear filter, and put into a uint8 batch of 64. Ours reads ArrayRecord files
-that `tfds_builders.prepare` wrote, the peer the JPEG files; IRRA's loader would flip, crop, erase
-and normalise as well, which we do on the device. All contenders take turns in each round; the
-median counts. The rate per core is that per second of CPU time, of all threads and processes: it
-suffers less than the other where the machine has other work.
+384×128 by the bilinear filter, and put into a uint8 batch of 64. Ours reads ArrayRecord files that
+`tfds_builders.prepare` wrote, the peer the JPEG files, with Pillow as torchvision does; IRRA's
+loader would flip, crop, erase and normalise as well, which we do on the device. All contenders take
+turns in each round; the median counts. The rate per core is that per second of CPU time, of all
+threads and processes: it suffers less than the other where the machine has other work.
 
 With --workdir, the share of time that a real run waited for data, from its metrics.jsonl.
 """
@@ -23,7 +23,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
+import cv2
 import numpy as np
 import scipy.io
 from PIL import Image
@@ -130,25 +132,43 @@ def compare(contenders: dict[str, Callable[[], Iterable[np.ndarray]]], rounds: i
         print(f"{name:<34}{cells}")
 
 
-def compare_filters(split: Split, count: int = 300) -> None:
-    """Prints the CPU time of decoding and resizing a picture with each of Pillow's filters."""
+def compare_decoders(split: Split, count: int = 300) -> None:
+    """Prints the CPU time of a picture with each decoder and each filter of two libraries.
+
+    The filter is part of a model's result: only those of one name may take each other's place.
+    """
     height, width = IMAGE_SIZE
     stored = [split.bytes(index) for index in range(min(count, len(split)))]
 
-    def microseconds(task: Callable[[Image.Image], object]) -> float:
-        times = []
+    def by_pillow(data: bytes) -> Image.Image:
+        return Image.open(io.BytesIO(data)).convert("RGB")
+
+    def by_opencv(data: bytes) -> np.ndarray:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+    def show(name: str, task: Callable[[Any], object], items: Iterable[Any]) -> list[Any]:
+        items, times = list(items), []
         for _ in range(5):
             start = time.thread_time()
-            for data in stored:
-                task(Image.open(io.BytesIO(data)).convert("RGB"))
-            times.append((time.thread_time() - start) / len(stored))
-        return 1e6 * min(times)
+            results = [task(item) for item in items]
+            times.append((time.thread_time() - start) / len(items))
+        print(f"{name:<34}{1e6 * min(times):>7.0f} µs of CPU a picture")
+        return results
 
-    print(f"{'decoded only':<34}{microseconds(lambda picture: None):>7.0f} µs of CPU a picture")
+    pictures = show("Pillow decodes", by_pillow, stored)
+    arrays = show("OpenCV decodes", by_opencv, stored)
     for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS"):
-        resample = Image.Resampling[name]
-        task = functools.partial(Image.Image.resize, size=(width, height), resample=resample)
-        print(f"{'decoded and resized, ' + name.lower():<34}{microseconds(task):>7.0f}")
+        options = {"size": (width, height), "resample": Image.Resampling[name]}
+        task = functools.partial(Image.Image.resize, **options)
+        show(f"Pillow resizes, {name.lower()}", task, pictures)
+    for name, flag in (
+        ("nearest", cv2.INTER_NEAREST),
+        ("bilinear", cv2.INTER_LINEAR),
+        ("bicubic", cv2.INTER_CUBIC),
+        ("lanczos", cv2.INTER_LANCZOS4),
+    ):
+        task = functools.partial(cv2.resize, dsize=(width, height), interpolation=flag)
+        show(f"OpenCV resizes, {name}", task, arrays)
 
 
 def waiting_share(workdir: pathlib.Path) -> float:
@@ -173,7 +193,7 @@ def main() -> None:
         paths = write_pictures(raw, args.images)
         folder = prepare("pa100k", manual_dir=raw, data_dir=pathlib.Path(temporary, "data"))
         split = load_split(folder, "train")
-        compare_filters(split)
+        compare_decoders(split)
         contenders = {
             f"ours, {n} threads": functools.partial(ours, split, threads=n)
             for n in sorted({1, 2, cores})

@@ -32,11 +32,39 @@ def plain(data, height, width):
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
-@pytest.mark.parametrize("size", [(128, 64), (39, 16), (200, 81), (384, 128), (700, 300)])
+def triangle(inputs, outputs):
+    """Weights of the bilinear filter, which is as wide as a pixel of the coarser grid."""
+    scale = inputs / outputs
+    centers = (np.arange(outputs) + 0.5) * scale
+    distances = np.abs(np.arange(inputs) + 0.5 - centers[:, None]) / max(scale, 1)
+    weights = np.maximum(0, 1 - distances)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("size", [(128, 64), (39, 16), (200, 81), (384, 128), (383, 1), (700, 300)])
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
-def test_equals_pillow_bit_for_bit(size, file_format):
+def test_resizes_by_the_bilinear_filter_but_for_two_roundings(size, file_format):
+    data = encoded(smooth(*size), file_format)
+    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float)
+    rows, columns = triangle(size[0], 384), triangle(size[1], 128)
+    exact = np.einsum("hr,rcx,wc->hwx", rows, pixels, columns, optimize=True)
+    assert np.abs(decode(data, (384, 128), name="x") - exact).max() <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("size", [(384, 129), (385, 128), (39, 200), (600, 40)])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_what_shrinks_equals_pillow_bit_for_bit(size, file_format):
     data = encoded(smooth(*size), file_format)
     np.testing.assert_array_equal(decode(data, (384, 128), name="x"), plain(data, 384, 128))
+
+
+@pytest.mark.parametrize("size", [(128, 64), (500, 300)])
+def test_writes_into_the_array_that_is_given(size):
+    data = encoded(smooth(*size))
+    batch = np.zeros((3, 384, 128, 3), np.uint8)
+    decode(data, (384, 128), name="x", out=batch[1])
+    np.testing.assert_array_equal(batch[1], decode(data, (384, 128), name="x"))
+    assert not batch[[0, 2]].any()
 
 
 def test_a_large_jpeg_is_reduced_by_its_decoder_to_nearly_the_same(monkeypatch):
@@ -73,7 +101,7 @@ def test_every_kind_of_png_becomes_rgb(picture, expected):
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_every_kind_of_jpeg_becomes_rgb(mode):
     data = encoded(smooth(20, 10).convert(mode), quality=95)
-    np.testing.assert_array_equal(decode(data, (30, 20), name="x"), plain(data, 30, 20))
+    np.testing.assert_array_equal(decode(data, (15, 8), name="x"), plain(data, 15, 8))
 
 
 def png_of_size(width, height):
