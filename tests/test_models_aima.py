@@ -213,6 +213,29 @@ def test_text_features_are_those_of_the_first_end_of_text(state):
     assert jnp.array_equal(features[1], encoded[1, 15])
 
 
+@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_image_features_are_those_of_encode_image(scan_layers, layers):
+    vision = dataclasses.replace(SMALL.vision, layers=layers)
+    config = dataclasses.replace(SMALL, vision=vision, scan_layers=scan_layers)
+    model = AIMA(dataclasses.replace(CONFIG, clip=config), rngs=nnx.Rngs(0))
+    features = nnx.jit(lambda model, images: model.image_features(images))(model, images())
+    assert features.dtype == jnp.float32
+    np.testing.assert_allclose(features, encode_image(model, images())[0], rtol=1e-5, atol=1e-6)
+
+
+def test_image_features_do_without_the_other_tokens_of_the_last_block(state):
+    def flops(encode):
+        def run(state):
+            return encode(model_of(CONFIG, state))
+
+        return jax.jit(run).lower(state).compile().cost_analysis()["flops"]
+
+    # Of the last of two blocks keys and values are left, and of the patches what they were.
+    whole = flops(lambda model: model.encode_image(images())[0])
+    assert flops(lambda model: model.image_features(images())) < 0.8 * whole
+
+
 def test_images_of_another_size_get_a_resized_grid(state):
     model = model_of(CONFIG, state)
     _, tokens = encode_image(model, images(48, 33))
@@ -274,21 +297,22 @@ def test_a_model_without_categories_has_no_classifier():
 
 
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])
+@pytest.mark.parametrize("head_dim", [4, 8])  # fewer and more than there are keys
 @pytest.mark.parametrize("form", ["whole", "causal", "lengths"])
-def test_attention_is_the_textbook_formula(form, backend, monkeypatch):
+def test_attention_is_the_textbook_formula(form, head_dim, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)  # either form runs anywhere
     generator = np.random.default_rng(0)
-    query, key, value = generator.normal(size=(3, 2, 7, 3, 8))
+    query, key, value = generator.normal(size=(3, 2, 7, 3, head_dim))
     lengths = np.array([4, 7])
     exists = np.ones((2, 7, 7), bool)
     if form == "causal":
         exists &= np.tri(7, dtype=bool)
     if form == "lengths":
         exists &= np.arange(7) < lengths[:, None, None]
-    expected = np.zeros((2, 7, 3, 8))
+    expected = np.zeros((2, 7, 3, head_dim))
     for row in range(2):
         for head in range(3):
-            scores = query[row, :, head] @ key[row, :, head].T / np.sqrt(8)
+            scores = query[row, :, head] @ key[row, :, head].T / np.sqrt(head_dim)
             weights = np.exp(scores) * exists[row]
             weights /= weights.sum(axis=1, keepdims=True)
             expected[row, :, head] = weights @ value[row, :, head]

@@ -7,6 +7,7 @@ import pytest
 
 from aima_jax.models import backward
 
+EXISTS = np.arange(4) < np.array([2, 4])[:, None, None]
 TOKENS = np.array([[1, 4, 4], [0, 1, 4]])
 
 
@@ -19,6 +20,11 @@ def layer_norm(x, scale, bias):
     return (x - x.mean(axis=-1, keepdims=True)) / deviation * scale + bias
 
 
+def attend(query, key, value):
+    weights = np.exp(query @ key.swapaxes(1, 2)) * EXISTS
+    return weights / weights.sum(axis=-1, keepdims=True) @ value
+
+
 CASES = {
     "add_bias": (backward.add_bias, lambda x, bias: x + bias, [(4, 3), (3,)]),
     "quick_gelu": (backward.quick_gelu, quick_gelu, [(5, 7)]),
@@ -28,6 +34,11 @@ CASES = {
         [(5, 7), (7, 3)],
     ),
     "layer_norm": (backward.layer_norm, layer_norm, [(2, 3, 6), (6,), (6,)]),
+    "attend_again": (
+        lambda *x: backward.attend_again(*x, EXISTS),
+        attend,
+        [(2, 3, 5), (2, 4, 5), (2, 4, 6)],
+    ),
     "look_up": (lambda x: backward.look_up(x, TOKENS), lambda x: x[TOKENS], [(5, 2)]),
 }
 
@@ -63,10 +74,10 @@ def test_value_and_gradient_are_the_formula_s(name, backend, monkeypatch):
         np.testing.assert_allclose(gradients[position], numeric, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["quick_gelu_product", "layer_norm"])
+@pytest.mark.parametrize("name", ["quick_gelu_product", "layer_norm", "attend_again"])
 def test_only_arguments_are_kept(name):
     """Left to itself the derivative keeps sigmoids, products and deviations as well."""
     function, _, shapes = CASES[name]
     arguments = [jnp.ones(shape) for shape in shapes]
     kept = jax.tree.leaves(jax.eval_shape(lambda *x: jax.vjp(function, *x)[1], *arguments))
-    assert sorted(value.shape for value in kept) == sorted(shapes)
+    assert sorted(value.shape for value in kept if value.dtype != bool) == sorted(shapes)

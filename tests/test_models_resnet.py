@@ -70,6 +70,7 @@ def test_every_stage_equals_pytorch(width, image_size, tmp_path):
     features, our_tokens = stages(clip, images)[-2:]
     assert_close(our_tokens, tokens)
     assert_close(features, tokens[:, 0])
+    assert_close(nnx.jit(lambda clip, x: clip.image_features(x))(clip, images), tokens[:, 0])
 
 
 def test_gradients_equal_pytorch(tmp_path):

@@ -1,8 +1,8 @@
 """From the bytes of a picture to uint8 RGB of one size.
 
-Pictures are resized by the bilinear filter that smooths where it makes a picture smaller: Pillow's,
-which torchvision's Resize uses for IRRA. Most crops of people only grow; these OpenCV resizes by the
-same filter in a seventh of the time (benchmarks/input_pipeline.py).
+Pictures are resized by the bilinear filter that smooths where it makes a picture smaller, that of
+Pillow and so of torchvision's Resize, which IRRA uses. Most crops of people only grow; these OpenCV
+resizes by the same filter in a seventh of the time (benchmarks/input_pipeline.py).
 """
 
 import io

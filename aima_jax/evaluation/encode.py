@@ -32,8 +32,10 @@ class Encoder:
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._threads = threads
         self._dim = skeleton.config.clip.dim
-        self._images = _compiled(skeleton, mesh, lambda model, x: model.encode_image(normalize(x)))
-        self._texts = _compiled(skeleton, mesh, lambda model, x: model.encode_text(x))
+        self._images = _compiled(
+            skeleton, mesh, lambda model, x: model.image_features(normalize(x))
+        )
+        self._texts = _compiled(skeleton, mesh, lambda model, x: model.encode_text(x)[0])
 
     def gallery(
         self, params: Parameters, split: Split, image_size: tuple[int, int]
@@ -76,12 +78,12 @@ class Encoder:
 
 
 def _compiled(
-    skeleton: AIMA, mesh: Mesh, encode: Callable[[AIMA, Array], tuple[Array, Array]]
+    skeleton: AIMA, mesh: Mesh, encode: Callable[[AIMA, Array], Array]
 ) -> Callable[[Parameters, Rows], Rows]:
     """A compiled function that replaces `input` by its normalised features, for every host."""
 
     def features(params: Parameters, rows: Rows) -> Rows:
-        raw, _ = encode(bind(skeleton, params), rows["input"])
+        raw = encode(bind(skeleton, params), rows["input"])
         norm = jnp.linalg.norm(raw, axis=-1, keepdims=True)
         return {**rows, "input": raw / jnp.maximum(norm, 1e-12)}
 

@@ -30,6 +30,12 @@ class AIMA(nnx.Module):
         """Global features and tokens of images; see `CLIP.encode_image`."""
         return self.clip.encode_image(images)
 
+    def image_features(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch dim"]:
+        """Global features alone; see `CLIP.image_features`."""
+        return self.clip.image_features(images)
+
     def encode_text(
         self, tokens: Int[Array, "batch tokens"]
     ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch tokens dim"]]:

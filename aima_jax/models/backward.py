@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def _later(x: Array, gradient: Array) -> Array:
@@ -64,6 +64,21 @@ def layer_norm(
     y -= jnp.mean(y, axis=-1, keepdims=True)
     y *= jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-5)
     return (y * scale + bias).astype(x.dtype)
+
+
+def attend(
+    query: Float[Array, "rows queries channels"],
+    key: Float[Array, "rows keys channels"],
+    value: Float[Array, "rows keys channels"],
+    exists: Bool[Array, "#rows #queries keys"],
+) -> Float[Array, "rows queries channels"]:
+    """softmax(query·key)·value over the keys that exist."""
+    scores = jnp.einsum("bqd,bkd->bqk", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores, where=exists, axis=-1)
+    return jnp.einsum("bqk,bkd->bqd", weights.astype(value.dtype), value)
+
+
+attend_again = computed_again(attend)
 
 
 @jax.custom_vjp

@@ -81,11 +81,14 @@ class VisionTransformer(nnx.Module):
         return tokens + positions.astype(tokens.dtype)
 
     def __call__(
-        self, images: Float[Array, "batch height width 3"]
-    ) -> Float[Array, "batch tokens dim"]:
-        tokens = self.pre_norm(self.embed(images))
+        self, images: Float[Array, "batch height width 3"], first: int | None = None
+    ) -> Float[Array, "batch first dim"]:
         tokens = apply_blocks(
-            self.blocks, tokens, scan_layers=self.config.scan_layers, remat=self.config.remat
+            self.blocks,
+            self.pre_norm(self.embed(images)),
+            scan_layers=self.config.scan_layers,
+            remat=self.config.remat,
+            first=first,
         )
         return self.projection(self.post_norm(tokens))
 
@@ -177,6 +180,12 @@ class CLIP(nnx.Module):
         """
         tokens = self.vision(images)
         return tokens[:, 0].astype(jnp.float32), tokens
+
+    def image_features(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch dim"]:
+        """The global features of `encode_image`, without what its other tokens alone need."""
+        return self.vision(images, first=1)[:, 0].astype(jnp.float32)
 
     def encode_text(
         self, tokens: Int[Array, "batch tokens"]

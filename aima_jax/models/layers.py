@@ -9,7 +9,14 @@ from flax import nnx
 from jax.extend.backend import get_backend
 from jaxtyping import Array, Float, Int
 
-from aima_jax.models.backward import add_bias, layer_norm, quick_gelu, quick_gelu_product
+from aima_jax.models.backward import (
+    add_bias,
+    attend,
+    attend_again,
+    layer_norm,
+    quick_gelu,
+    quick_gelu_product,
+)
 from aima_jax.models.config import Activation, Dtype, Remat, TransformerConfig
 
 REMAT_POLICIES = {
@@ -121,10 +128,10 @@ def _attention_by_head(
         exists = jnp.tri(queries, keys, dtype=bool)[None]
     if lengths is not None:
         exists &= jnp.arange(keys) < jnp.repeat(lengths, heads)[:, None, None]
-    query, key, value = by_head(query * head_dim**-0.5), by_head(key), by_head(value)
-    scores = jnp.einsum("bqd,bkd->bqk", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores, where=exists, axis=-1)
-    mixed = jnp.einsum("bqk,bkd->bqd", weights.astype(value.dtype), value)
+    # Weights take more memory than the tokens that they are computed from, and are not kept, where
+    # there are more keys than channels.
+    mix = attend_again if keys > head_dim else attend
+    mixed = mix(by_head(query * head_dim**-0.5), by_head(key), by_head(value), exists)
     return mixed.reshape(batch, heads, queries, head_dim).swapaxes(1, 2)
 
 
@@ -200,10 +207,13 @@ class Block(nnx.Module):
         self.causal = causal
 
     def __call__(
-        self, x: Float[Array, "batch tokens channels"], lengths: Int[Array, "batch"] | None = None
-    ) -> Float[Array, "batch tokens channels"]:
+        self,
+        x: Float[Array, "batch tokens channels"],
+        lengths: Int[Array, "batch"] | None = None,
+        first: int | None = None,
+    ) -> Float[Array, "batch first channels"]:
         y = self.attention_norm(x)
-        x += self.attention(y, y, causal=self.causal, lengths=lengths)
+        x = x[:, :first] + self.attention(y[:, :first], y, causal=self.causal, lengths=lengths)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -214,7 +224,8 @@ def apply_blocks(
     *,
     scan_layers: bool,
     remat: Remat,
-) -> Float[Array, "batch tokens channels"]:
+    first: int | None = None,
+) -> Float[Array, "batch first channels"]:
     """Applies blocks of one shape in turn.
 
     Args:
@@ -225,7 +236,12 @@ def apply_blocks(
             shorter to compile, a little slower to run.
         remat: what the backward pass computes again rather than keeps: nothing, all but the matrix
             products ("dots"), or all but the tokens between blocks ("full").
+        first: how many tokens the last block computes, from all that are before it; all if None.
     """
+    if first is not None:
+        if len(blocks) > 1:
+            x = apply_blocks(blocks[:-1], x, lengths, scan_layers=scan_layers, remat=remat)
+        return blocks[-1](x, lengths, first)
     graph = nnx.split(blocks[0])[0]
     states = [nnx.split(block)[1] for block in blocks]
 

@@ -102,8 +102,8 @@ class AttentionPool(nnx.Module):
         self.grid = grid
 
     def __call__(
-        self, x: Float[Array, "batch rows columns channels"]
-    ) -> Float[Array, "batch tokens dim"]:
+        self, x: Float[Array, "batch rows columns channels"], first: int | None = None
+    ) -> Float[Array, "batch first dim"]:
         batch, *grid, channels = x.shape
         positions = resize_positions(self.position_embedding[...], self.grid, tuple(grid))
         points = x.reshape(batch, -1, channels)
@@ -113,10 +113,9 @@ class AttentionPool(nnx.Module):
         def split(tokens: Array) -> Array:
             return tokens.reshape(*tokens.shape[:2], self.heads, -1)
 
-        mixed = attention(
-            split(self.query(tokens)), split(self.key(tokens)), split(self.value(tokens))
-        )
-        return self.out(mixed.reshape(tokens.shape))
+        query = split(self.query(tokens[:, :first]))
+        mixed = attention(query, split(self.key(tokens)), split(self.value(tokens)))
+        return self.out(mixed.reshape(batch, -1, channels))
 
 
 class ModifiedResNet(nnx.Module):
@@ -158,10 +157,10 @@ class ModifiedResNet(nnx.Module):
         return pool(x, 2)
 
     def __call__(
-        self, images: Float[Array, "batch height width 3"]
-    ) -> Float[Array, "batch tokens dim"]:
+        self, images: Float[Array, "batch height width 3"], first: int | None = None
+    ) -> Float[Array, "batch first dim"]:
         x = self.stem(images)
         for name in STAGES:
             for block in getattr(self, name):
                 x = block(x)
-        return self.attention_pool(x)
+        return self.attention_pool(x, first)

@@ -51,8 +51,8 @@ class PersonSearch:
         self._batch_size = -(-rows // mesh.size) * mesh.size
         self._sharding = batch_sharding(mesh)
         model = restored.model
-        self._image_encoder = _compiled(model, mesh, lambda m, x: m.encode_image(normalize(x)))
-        self._text_encoder = _compiled(model, mesh, lambda m, x: m.encode_text(x))
+        self._image_encoder = _compiled(model, mesh, lambda m, x: m.image_features(normalize(x)))
+        self._text_encoder = _compiled(model, mesh, lambda m, x: m.encode_text(x)[0])
 
     @classmethod
     def load(cls, workdir_or_checkpoint: str | os.PathLike[str]) -> "PersonSearch":
@@ -185,13 +185,13 @@ class PersonSearch:
 
 
 def _compiled(
-    model: AIMA, mesh: Mesh, encode: Callable[[AIMA, Array], tuple[Array, Array]]
+    model: AIMA, mesh: Mesh, encode: Callable[[AIMA, Array], Array]
 ) -> Callable[[Array], Array]:
     """A compiled function from a batch to its normalised features."""
     graph, state = nnx.split(model)
 
     def features(state: nnx.State, rows: Array) -> Array:
-        raw, _ = encode(nnx.merge(graph, state), rows)
+        raw = encode(nnx.merge(graph, state), rows)
         return raw / jnp.maximum(jnp.linalg.norm(raw, axis=-1, keepdims=True), 1e-12)
 
     return partial(jax.jit(features, out_shardings=replicated(mesh)), state)

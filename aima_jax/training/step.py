@@ -244,12 +244,13 @@ def _draw(
 
 def _encode(model: AIMA, rows: Rows, *, objective: Objective) -> tuple[Array, Array, Metrics]:
     """Image features, text features, and sums over the masked tokens of some rows of a batch."""
-    image_features, image_tokens = model.encode_image(rows["image"])
     if not objective.predicts:
+        image_features = model.image_features(rows["image"])
         matched = "masked_tokens" if objective.match_masked_text else "tokens"
         text_features, _ = model.encode_text(rows[matched])
         return image_features, text_features, dict.fromkeys(("loss", "count"), jnp.float32(0))
 
+    image_features, image_tokens = model.encode_image(rows["image"])
     masked_tokens = rows["masked_tokens"]
     if objective.match_masked_text:
         text_features, text_tokens = model.encode_text(masked_tokens)
