@@ -28,8 +28,8 @@ class Contender:
     """A process that makes something ready once, then does it whenever it is its turn.
 
     Args:
-        place: "module:function"; the function gets the arguments and returns what is to be done,
-            which returns an answer. The process imports nothing of the other contenders.
+        place: "module:function"; the function gets the arguments and returns what is to be done at
+            each turn, which returns an answer. The process imports nothing of the others.
         environment: variables that the process has beside ours.
     """
 
@@ -58,6 +58,12 @@ class Contender:
         time.sleep(0.3)  # threads of the contender before may still be spinning
         self._connection.send(None)
         return self._connection.recv()
+
+
+def do_once(place: str, **arguments) -> None:
+    """Has a function called in a process of its own, which leaves nothing in those of others."""
+    with Contender(place, **arguments):
+        pass
 
 
 def _serve(place: str, arguments: Mapping[str, Any], connection) -> None:

@@ -18,7 +18,7 @@ import statistics
 import tempfile
 
 import numpy as np
-from contest import Contender
+from contest import Contender, do_once
 
 from aima_jax.allocation import KEEPING_MEMORY
 
@@ -36,19 +36,19 @@ def main() -> None:
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before the start")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        options = {"dtype": args.dtype, "folder": folder}
+        do_once("ours:leave_encoding", batch=args.batch, folder=folder)
+        options = {"dtype": args.dtype}
         with (
             Contender(
                 "ours:encoding", batch=args.batch, environment=KEEPING_MEMORY, **options
             ) as ours,
-            Contender("peer:encoding", **options) as theirs,
+            Contender("peer:encoding", folder=folder, **options) as theirs,
         ):
             contenders = {"ours": ours, "transformers": theirs}
             answers = {name: [] for name in contenders}
             for _ in range(1 + args.rounds):
                 for name, contender in contenders.items():
                     answers[name].append(contender.turn())
-        features = [np.load(folder / f"features-{side}.npy") for side in ("ours", "theirs")]
 
     rates = {}
     print(f"batch {args.batch:<9}{'s':>8}{'images/s':>10}{'peak GB':>9}{'first s':>9}")
@@ -60,7 +60,8 @@ def main() -> None:
             f"{name:<15}{seconds:>8.3f}{rates[name]:>10.1f}{peak:>9.2f}{given[0]['seconds']:>9.1f}"
         )
     print(f"ratio {rates['ours'] / rates['transformers']:.2f}")
-    print(f"features of length 1 differ by at most {np.abs(np.subtract(*features)).max():.1e}")
+    ours, theirs = (given[-1]["features"] for given in answers.values())
+    print(f"features of length 1 differ by at most {np.abs(ours - theirs).max():.1e}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import pathlib
 import time
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -35,41 +36,13 @@ CHECKED_STEPS = 2  # whose rows the peer gets
 
 
 def training_step(
-    batch: int,
-    micro_batch: int,
-    dtype: str,
-    remat: str,
-    length: int,
-    folder: pathlib.Path | None,
+    batch: int, micro_batch: int, dtype: str, remat: str, length: int
 ) -> Callable[[], Answer]:
-    """Makes our step ready; leaves weights and rows for the peer in a folder."""
+    """Makes our step ready."""
     settings = market1501.get_config()
     config = model_config(dtype, remat)
-    objective = Objective(
-        weights=dict.fromkeys(LOSSES, 1.0),
-        temperature=settings.loss.temperature,
-        attribute_iou_temperature=settings.loss.attribute_iou_temperature,
-        attribute_iou_target=settings.loss.attribute_iou_target,
-        multi_positive=False,
-        chunk_size=None,
-        mask_rate=settings.mask_rate,
-        mask_capacity=settings.mask_capacity,
-        match_masked_text=False,
-    )
-    augmentation = settings.augment.to_dict()
-
-    def create() -> AIMA:
-        return AIMA(config, rngs=nnx.Rngs(0))
-
-    params = jax.jit(lambda: flatten(create()))()
+    params = initial_parameters(config)
     table, rows = jax.device_put((draw_categories(length), draw_batch(batch)))
-    if folder:
-        leave_for_peer(folder, params, config, settings.optimizer)
-        for step in range(CHECKED_STEPS):
-            key = jax.random.fold_in(jax.random.key(0), step)
-            drawn = _draw(key, rows, table, objective, augmentation)
-            np.savez(folder / f"rows-{step}.npz", **jax.device_get(drawn))
-
     schedule = optax.constant_schedule(settings.optimizer.learning_rate)
     optimizer = make_optimizer(
         params,
@@ -82,12 +55,12 @@ def training_step(
     )
     trainable = frozenset(params)
     step = make_train_step(
-        nnx.eval_shape(create),
+        nnx.eval_shape(partial(create, config)),
         optimizer,
-        objective,
+        objective(settings),
         trainable=trainable,
         schedule=schedule,
-        augmentation=augmentation,
+        augmentation=settings.augment.to_dict(),
         seed=0,
         micro_batches=batch // micro_batch,
     )
@@ -115,6 +88,42 @@ def training_step(
         return answer | taken | {"matmul": matmul_rate()}
 
     return take_step
+
+
+def leave_training(batch: int, length: int, folder: pathlib.Path) -> None:
+    """Leaves the peer our weights, and the rows of the steps that are compared."""
+    settings = market1501.get_config()
+    leave_model(folder)
+    table, rows = jax.device_put((draw_categories(length), draw_batch(batch)))
+    for step in range(CHECKED_STEPS):
+        key = jax.random.fold_in(jax.random.key(0), step)
+        drawn = _draw(key, rows, table, objective(settings), settings.augment.to_dict())
+        np.savez(folder / f"rows-{step}.npz", **jax.device_get(drawn))
+
+
+def objective(settings: ConfigDict) -> Objective:
+    """All five losses, each with the weight 1."""
+    return Objective(
+        weights=dict.fromkeys(LOSSES, 1.0),
+        temperature=settings.loss.temperature,
+        attribute_iou_temperature=settings.loss.attribute_iou_temperature,
+        attribute_iou_target=settings.loss.attribute_iou_target,
+        multi_positive=False,
+        chunk_size=None,
+        mask_rate=settings.mask_rate,
+        mask_capacity=settings.mask_capacity,
+        match_masked_text=False,
+    )
+
+
+def create(config: AIMAConfig) -> AIMA:
+    """The same model in every process."""
+    return AIMA(config, rngs=nnx.Rngs(0))
+
+
+def initial_parameters(config: AIMAConfig) -> Parameters:
+    """The parameters of `create`."""
+    return jax.jit(lambda: flatten(create(config)))()
 
 
 def model_config(dtype: str, remat: str = "none") -> AIMAConfig:
@@ -152,10 +161,10 @@ def draw_batch(size: int) -> dict[str, np.ndarray]:
     }
 
 
-def leave_for_peer(
-    folder: pathlib.Path, params: Parameters, config: AIMAConfig, optimizer: ConfigDict
-) -> None:
+def leave_model(folder: pathlib.Path) -> None:
     """Writes our weights under the peer's names, the model's shape and the optimizer's groups."""
+    config, optimizer = model_config("float32"), market1501.get_config().optimizer
+    params = initial_parameters(config)
     clip = (
         Row(f"clip.{row.theirs}", tuple(f"clip.{name}" for name in row.ours), row.axes)
         for row in HUGGING_FACE
@@ -230,27 +239,31 @@ def jax_peak() -> int:
     return statistics["peak_bytes_in_use"] if statistics else host_peak()
 
 
-def encoding(batch: int, dtype: str, folder: pathlib.Path) -> Callable[[], Answer]:
-    """Makes the encoding of a gallery ready; leaves weights and pictures for the peer."""
+def encoding(batch: int, dtype: str) -> Callable[[], Answer]:
+    """Makes the encoding of a gallery ready; it returns the features as well."""
     config = model_config(dtype)
-
-    def create() -> AIMA:
-        return AIMA(config, rngs=nnx.Rngs(0))
-
-    params = jax.jit(lambda: flatten(create()))()
-    leave_for_peer(folder, params, config, market1501.get_config().optimizer)
-    images = draw_batch(batch)["image"]
-    np.savez(folder / "pictures.npz", images=np.asarray(normalize(images)))
-    rows = {"input": images, "index": np.arange(batch), "mask": np.ones(batch, bool)}
+    params = initial_parameters(config)
+    rows = {
+        "input": draw_batch(batch)["image"],
+        "index": np.arange(batch),
+        "mask": np.ones(batch, bool),
+    }
+    skeleton = nnx.eval_shape(partial(create, config))
     mesh = make_mesh(devices=jax.devices()[:1])
-    encoder = Encoder(nnx.eval_shape(create), mesh, batch_size=batch, threads=1)
+    encoder = Encoder(skeleton, mesh, batch_size=batch, threads=1)
+    give_back_memory()  # of drawing the parameters
     clear_peak()
 
     def once() -> Answer:
         start = time.perf_counter()
         features = encoder._collect(encoder._images, params, [rows], batch)
         seconds = time.perf_counter() - start
-        np.save(folder / "features-ours.npy", features)
-        return {"seconds": seconds, "bytes": jax_peak()}
+        return {"seconds": seconds, "bytes": jax_peak(), "features": features}
 
     return once
+
+
+def leave_encoding(batch: int, folder: pathlib.Path) -> None:
+    """Leaves the peer our weights, and the pictures as it takes them."""
+    leave_model(folder)
+    np.savez(folder / "pictures.npz", images=np.asarray(normalize(draw_batch(batch)["image"])))

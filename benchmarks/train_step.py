@@ -29,7 +29,7 @@ import pathlib
 import statistics
 import tempfile
 
-from contest import Contender
+from contest import Contender, do_once
 
 from aima_jax.allocation import KEEPING_MEMORY
 
@@ -40,23 +40,21 @@ FIRST = 2  # steps that show the losses, and warm up
 def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Takes steps in turn; returns the numbers of each contender."""
     with contextlib.ExitStack() as stack:
-        folder = None
-        if not args.alone:
-            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        options = {"dtype": args.dtype, "folder": folder}
-        micro_batch = args.micro_batch or batch
         ours = Contender(
             "ours:training_step",
             batch=batch,
-            micro_batch=micro_batch,
+            micro_batch=args.micro_batch or batch,
+            dtype=args.dtype,
             remat=args.remat,
             length=args.length,
             environment=KEEPING_MEMORY,
-            **options,
         )
         contenders = {"ours": stack.enter_context(ours)}
         if not args.alone:
-            contenders["PyTorch"] = stack.enter_context(Contender("peer:training_step", **options))
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            do_once("ours:leave_training", batch=batch, length=args.length, folder=folder)
+            theirs = Contender("peer:training_step", dtype=args.dtype, folder=folder)
+            contenders["PyTorch"] = stack.enter_context(theirs)
         answers = {name: [] for name in contenders}
         for _ in range(FIRST + args.rounds):
             for name, contender in contenders.items():
