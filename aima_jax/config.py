@@ -34,7 +34,7 @@ _RANGES = {
     "log_every_steps": (1, math.inf),
     "checkpoint_every_minutes": (0.0, math.inf),
     "checkpoint_every_steps": (0, math.inf),
-    "data.threads": (1, 1024),
+    "data.threads": (0, 1024),
     "data.prefetch": (1, 1024),
     "model.patch_stride": (0, 1024),
     "model.fusion_depth": (0, 1024),

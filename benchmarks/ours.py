@@ -74,6 +74,7 @@ def training_step(
     compiling = time.perf_counter() - start
     give_back_memory()
     answer = {
+        "device": jax.devices()[0].device_kind,
         "compiling": compiling,
         "XLA FLOPs": compiled.cost_analysis()["flops"],
         "FLOPs": count_flops(config, batch, table.tokens.shape[1], settings.mask_capacity),

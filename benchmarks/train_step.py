@@ -1,7 +1,7 @@
 """A whole training step beside PyTorch: ViT-B/16 at 384×128, five losses, Adam.
 
-    python benchmarks/train_step.py                  # batch 8 in float32, for a CPU
-    python benchmarks/train_step.py --dtype=bfloat16 --batches 64 128 256 512 1024
+    python benchmarks/train_step.py                  # on a CPU batch 8 in float32, else a sweep
+    python benchmarks/train_step.py --batches 256 --dtype=bfloat16 --rounds=20
     python benchmarks/train_step.py --batches 64 --micro-batch=8 --alone --rounds=1
     python benchmarks/train_step.py --alone --length=77
 
@@ -16,7 +16,9 @@ Both take turns, each in a process of its own; the median of the steps after the
 Ours has the allocator's settings that run.py gives it (`aima_jax.allocation`).
 Memory is the highest resident set of the process from its first step on, libraries and compiling
 included; on a GPU it is the device's. The peer compiles, where it does, during its first step.
-FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands beside them.
+FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands beside them. Their
+rate is given as a share of "matmul" and, on the cards of `PEAKS`, of the maker's number for dense
+products in bfloat16, which is the model FLOP utilisation.
 "matmul" is the rate of a product of two square matrices through XLA, 2048² in float32 on a CPU,
 8192² in bfloat16 elsewhere, measured after each step of ours.
 """
@@ -29,11 +31,23 @@ import pathlib
 import statistics
 import tempfile
 
+import jax
 from contest import Contender, do_once
 
 from aima_jax.allocation import KEEPING_MEMORY
 
 LOSSES = ("InfoNCE", "SDM", "ID", "MAP", "A-IoU IMC")
+SWEEP = (64, 128, 256, 512, 1024)  # of an accelerator
+# Dense FLOP/s in bfloat16 by the makers' data sheets; the first name found in the device's counts.
+PEAKS = {
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+}
 FIRST = 2  # steps that show the losses, and warm up
 
 
@@ -72,8 +86,13 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
         }
     rate = statistics.median(answer["matmul"] for answer in answers["ours"])
     results["ours"] |= {name: answers["ours"][0][name] for name in ("FLOPs", "XLA FLOPs")}
-    results["ours"]["matmul"] = rate
+    results["ours"] |= {"matmul": rate, "peak": peak_of(answers["ours"][0]["device"])}
     return results
+
+
+def peak_of(device: str) -> float | None:
+    """The maker's FLOP/s of a kind of device, None where we do not know it."""
+    return next((peak for name, peak in PEAKS.items() if name in device), None)
 
 
 def show_losses(ours: list[dict], theirs: list[dict]) -> None:
@@ -105,6 +124,12 @@ def show(batch: int, results: dict[str, dict[str, float]]) -> None:
         f"{ours['XLA FLOPs'] / 1e9:,.0f} by XLA's count",
         flush=True,
     )
+    if ours["peak"]:
+        print(
+            f"  model FLOP utilisation {rate / ours['peak']:.1%} of {ours['peak'] / 1e12:,.0f} "
+            "TFLOP/s in bfloat16",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -112,11 +137,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batches", type=int, nargs="+", default=[8])
+    parser.add_argument("--batches", type=int, nargs="+")
     parser.add_argument("--rounds", type=int, default=5, help="steps of each after the first two")
     parser.add_argument("--micro-batch", type=int, default=0, help="of ours; 0: the whole batch")
     parser.add_argument("--remat", choices=("none", "dots", "full"), default="none")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"))
     parser.add_argument("--length", type=int, default=0, help="tokens that ours pads sentences to")
     parser.add_argument("--alone", action="store_true", help="without the peer")
     parser.add_argument("--json", type=pathlib.Path, help="file to write the numbers to")
@@ -124,8 +149,10 @@ def main() -> None:
     # Both share one GPU, so that ours may not take three quarters of it at the start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before the start")
+    on_cpu = jax.default_backend() == "cpu"
+    args.dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
     found = {}
-    for batch in args.batches:
+    for batch in args.batches or ((8,) if on_cpu else SWEEP):
         try:
             found[batch] = compare(batch, args)
         except EOFError:

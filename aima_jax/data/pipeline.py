@@ -44,7 +44,7 @@ class TrainBatches:
         epochs: passes over the split.
         process_index: this host.
         process_count: how many there are.
-        threads: that decode.
+        threads: that decode; 0: one for each core.
         prefetch: batches made ahead.
         start_step: the first that is yielded.
         cache: "host" decodes the split once and keeps it in memory; "none" decodes in each epoch.
@@ -68,7 +68,7 @@ class TrainBatches:
         epochs: int,
         process_index: int = 0,
         process_count: int = 1,
-        threads: int = 2,
+        threads: int = 0,
         prefetch: int = 4,
         start_step: int = 0,
         cache: str = "none",
@@ -142,7 +142,7 @@ def evaluation_batches(
     image_size: tuple[int, int],
     process_index: int = 0,
     process_count: int = 1,
-    threads: int = 2,
+    threads: int = 0,
 ) -> Iterator[Batch]:
     """Yields this host's rows of the batches that hold every picture of a split once, in order.
 
@@ -155,7 +155,7 @@ def evaluation_batches(
         image_size: height and width in pixels.
         process_index: this host.
         process_count: how many there are.
-        threads: that decode.
+        threads: that decode; 0: one for each core.
 
     Yields:
         {"image": uint8[B/P, height, width, 3], "index": int32[B/P], "mask": bool[B/P]}; mask is
@@ -183,7 +183,7 @@ def decode_all(
     image_size: tuple[int, int],
     indices: Int[np.ndarray, "images"] | None = None,
     *,
-    threads: int | None = None,
+    threads: int = 0,
 ) -> UInt8[np.ndarray, "images height width 3"]:
     """Decodes a whole split, or the pictures of `indices`, into one array.
 
@@ -191,7 +191,7 @@ def decode_all(
         split: the pictures.
         image_size: height and width in pixels.
         indices: which pictures, in which order; all by default.
-        threads: that decode; one for each core by default.
+        threads: that decode; 0: one for each core.
 
     Raises:
         ValueError: naming the picture that cannot be decoded.
@@ -236,7 +236,7 @@ def _made_ahead(
 
     Grain's threads each see one batch through; the work itself is done by those of the pool.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="decode")
     options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
     dataset = grain.MapDataset.range(steps.start, steps.stop).map(lambda step: load(step, pool))
     batches = iter(dataset.to_iter_dataset(options))

@@ -15,8 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 AXIS = "gallery"
-# Two CPU cores take one query through a gallery nearly twice as fast as with 2,048.
-BLOCK_SIZE = 8192
+# Two CPU cores take one query through a gallery 1.4 times as fast as with 8,192.
+BLOCK_SIZE = 32_768
 
 # At other sizes a CPU's matrix product sums the last rows in another order than the rest.
 _ROW_MULTIPLE = 128
@@ -42,7 +42,8 @@ class Gallery:
     Args:
         features: L2-normalised, all of them on every host; they may be a memory map.
         mesh: devices to work on, of all hosts; by default those of this host.
-        block_size: images on one device at once, rounded up to a multiple of 128.
+        block_size: images on one device at once, rounded up to a multiple of 128; fewer where the
+            gallery does not fill a block.
         held: keep all blocks on the devices, for a gallery that is asked many times. Where the
             devices share the host's memory, `features` may be used in place, so they must not
             change afterwards.
@@ -62,6 +63,7 @@ class Gallery:
         devices = np.array(jax.local_devices()) if mesh is None else mesh.devices.ravel()
         self.mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
         self.shape = features.shape
+        block_size = min(block_size, -(-self.shape[0] // self.mesh.size))
         self.block_size = -(-block_size // _ROW_MULTIPLE) * _ROW_MULTIPLE
         self._features = features
         self._held = jax.block_until_ready(list(self._placed())) if held else None
