@@ -8,6 +8,7 @@ KEEPING_MEMORY = {
     "GLIBC_TUNABLES": ":".join(
         (
             "glibc.malloc.mmap_max=0",  # large arrays in the heap as well,
+            "glibc.malloc.arena_max=1",  # in the one that grows without bounds,
             "glibc.malloc.trim_threshold=1000000000000",  # which keeps what they leave,
             "glibc.malloc.hugetlb=1",  # in pages of 2 MB where the kernel has them
         )

@@ -4,12 +4,13 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from contest import Answer, clear_peak, host_peak
+from contest import Answer, clear_peak, host_peak, matmul_rate
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
@@ -55,6 +56,20 @@ def training_step(dtype: str, folder: pathlib.Path) -> Callable[[], Answer]:
         return {"seconds": seconds, "losses": values, "bytes": peak}
 
     return take_step
+
+
+def matmul() -> Callable[[], Answer]:
+    """Makes the same product ready as ours."""
+    on_gpu = torch.cuda.is_available()
+    size, dtype = (8192, torch.bfloat16) if on_gpu else (2048, torch.float32)
+    x = torch.ones((size, size), dtype=dtype, device="cuda" if on_gpu else "cpu")
+
+    def multiply() -> None:
+        x @ x
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    return partial(matmul_rate, size, multiply)
 
 
 def load(folder: pathlib.Path) -> "Peer":

@@ -1,9 +1,9 @@
 """Draws how time and memory grow, from the numbers that the benchmarks write.
 
-    python benchmarks/train_step.py --batches 4 8 16 --rounds=3 --json=batch.json
-    python benchmarks/train_step.py --alone --rounds=3 --length=40 --json=40.json   # and 56, 77
+    python benchmarks/train_step.py --batches 4 8 16 --rounds=2 --json=batch.json
+    python benchmarks/train_step.py --alone --rounds=2 --length=40 --json=40.json   # and 58, 77
     python benchmarks/retrieval.py --parts growth --json=gallery.json
-    python benchmarks/plots.py --batch=batch.json --lengths 40.json 56.json 77.json \\
+    python benchmarks/plots.py --batch=batch.json --lengths 40.json 58.json 77.json \\
         --gallery=gallery.json --out=docs/images
 """
 

@@ -19,8 +19,8 @@ included; on a GPU it is the device's. The peer compiles, where it does, during 
 FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands beside them. Their
 rate is given as a share of "matmul" and, on the cards of `PEAKS`, of the maker's number for dense
 products in bfloat16, which is the model FLOP utilisation.
-"matmul" is the rate of a product of two square matrices through XLA, 2048² in float32 on a CPU,
-8192² in bfloat16 elsewhere, measured after each step of ours.
+"matmul" is the rate of a product of two square matrices, 2048² in float32 on a CPU, 8192² in
+bfloat16 elsewhere, of XLA and of PyTorch, measured after each step by a process of its own.
 """
 
 import argparse
@@ -69,10 +69,17 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
             do_once("ours:leave_training", batch=batch, length=args.length, folder=folder)
             theirs = Contender("peer:training_step", dtype=args.dtype, folder=folder)
             contenders["PyTorch"] = stack.enter_context(theirs)
+        products = {
+            name: stack.enter_context(Contender(f"{module}:matmul"))
+            for name, module in (("ours", "ours"), ("PyTorch", "peer"))
+            if name in contenders
+        }
         answers = {name: [] for name in contenders}
+        rates = {name: [] for name in contenders}
         for _ in range(FIRST + args.rounds):
             for name, contender in contenders.items():
                 answers[name].append(contender.turn())
+                rates[name].append(products[name].turn()["FLOP/s"])
     if not args.alone:
         show_losses(*answers.values())
     results = {}
@@ -83,10 +90,10 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
             "images/s": batch / seconds,
             "GB": max(answer["bytes"] for answer in given) / 1e9,
             "compiling": given[0].get("compiling", given[0]["seconds"]),
+            "matmul": statistics.median(rates[name]),
         }
-    rate = statistics.median(answer["matmul"] for answer in answers["ours"])
     results["ours"] |= {name: answers["ours"][0][name] for name in ("FLOPs", "XLA FLOPs")}
-    results["ours"] |= {"matmul": rate, "peak": peak_of(answers["ours"][0]["device"])}
+    results["ours"]["peak"] = peak_of(answers["ours"][0]["device"])
     return results
 
 
@@ -115,7 +122,8 @@ def show(batch: int, results: dict[str, dict[str, float]]) -> None:
         peer = results["PyTorch"]
         print(
             f"  ratio     {peer['seconds'] / ours['seconds']:.2f} × the speed, "
-            f"{ours['GB'] / peer['GB']:.2f} × the memory"
+            f"{ours['GB'] / peer['GB']:.2f} × the memory; "
+            f"of a matmul {ours['matmul'] / peer['matmul']:.2f} × the speed"
         )
     rate = ours["FLOPs"] / ours["seconds"]
     print(
