@@ -73,6 +73,7 @@ def training_step(
     compiled = jax.jit(step, donate_argnums=0).lower(state, rows, table).compile()
     compiling = time.perf_counter() - start
     give_back_memory()
+    multiply = matmul()
     answer = {
         "device": jax.devices()[0].device_kind,
         "compiling": compiling,
@@ -86,7 +87,7 @@ def training_step(
         state, metrics = compiled(state, rows, table)
         losses = [float(metrics[name]) for name in LOSSES]
         taken = {"seconds": time.perf_counter() - start, "losses": losses, "bytes": jax_peak()}
-        return answer | taken
+        return answer | taken | multiply()
 
     return take_step
 
@@ -227,6 +228,11 @@ def matmul() -> Callable[[], Answer]:
     x = jnp.ones((size, size), dtype)
     multiply = jax.jit(jnp.matmul).lower(x, x).compile()
     return partial(matmul_rate, size, lambda: multiply(x, x).block_until_ready())
+
+
+def platform() -> Callable[[], Answer]:
+    """Tells what JAX works on."""
+    return lambda: {"platform": jax.default_backend()}
 
 
 def jax_peak() -> int:

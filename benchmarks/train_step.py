@@ -20,7 +20,7 @@ FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands b
 rate is given as a share of "matmul" and, on the cards of `PEAKS`, of the maker's number for dense
 products in bfloat16, which is the model FLOP utilisation.
 "matmul" is the rate of a product of two square matrices, 2048² in float32 on a CPU, 8192² in
-bfloat16 elsewhere, of XLA and of PyTorch, measured after each step by a process of its own.
+bfloat16 elsewhere, of XLA and of PyTorch, measured after each step.
 """
 
 import argparse
@@ -31,22 +31,22 @@ import pathlib
 import statistics
 import tempfile
 
-import jax
 from contest import Contender, do_once
 
 from aima_jax.allocation import KEEPING_MEMORY
 
 LOSSES = ("InfoNCE", "SDM", "ID", "MAP", "A-IoU IMC")
 SWEEP = (64, 128, 256, 512, 1024)  # of an accelerator
-# Dense FLOP/s in bfloat16 by the makers' data sheets; the first name found in the device's counts.
+# Dense FLOP/s in bfloat16 by the makers' data sheets, by what a device's name contains.
 PEAKS = {
     "A100": 312e12,
     "H100": 989e12,
     "H200": 989e12,
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
     "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
+    "TPU v6": 918e12,
 }
 FIRST = 2  # steps that show the losses, and warm up
 
@@ -54,6 +54,9 @@ FIRST = 2  # steps that show the losses, and warm up
 def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Takes steps in turn; returns the numbers of each contender."""
     with contextlib.ExitStack() as stack:
+        if not args.alone:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            do_once("ours:leave_training", batch=batch, length=args.length, folder=folder)
         ours = Contender(
             "ours:training_step",
             batch=batch,
@@ -65,21 +68,12 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
         )
         contenders = {"ours": stack.enter_context(ours)}
         if not args.alone:
-            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            do_once("ours:leave_training", batch=batch, length=args.length, folder=folder)
             theirs = Contender("peer:training_step", dtype=args.dtype, folder=folder)
             contenders["PyTorch"] = stack.enter_context(theirs)
-        products = {
-            name: stack.enter_context(Contender(f"{module}:matmul"))
-            for name, module in (("ours", "ours"), ("PyTorch", "peer"))
-            if name in contenders
-        }
         answers = {name: [] for name in contenders}
-        rates = {name: [] for name in contenders}
         for _ in range(FIRST + args.rounds):
             for name, contender in contenders.items():
                 answers[name].append(contender.turn())
-                rates[name].append(products[name].turn()["FLOP/s"])
     if not args.alone:
         show_losses(*answers.values())
     results = {}
@@ -90,7 +84,7 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
             "images/s": batch / seconds,
             "GB": max(answer["bytes"] for answer in given) / 1e9,
             "compiling": given[0].get("compiling", given[0]["seconds"]),
-            "matmul": statistics.median(rates[name]),
+            "matmul": statistics.median(answer["matmul"] for answer in given),
         }
     results["ours"] |= {name: answers["ours"][0][name] for name in ("FLOPs", "XLA FLOPs")}
     results["ours"]["peak"] = peak_of(answers["ours"][0]["device"])
@@ -157,7 +151,8 @@ def main() -> None:
     # Both share one GPU, so that ours may not take three quarters of it at the start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before the start")
-    on_cpu = jax.default_backend() == "cpu"
+    with Contender("ours:platform") as probe:  # ends before another process wants the device
+        on_cpu = probe.turn()["platform"] == "cpu"
     args.dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
     found = {}
     for batch in args.batches or ((8,) if on_cpu else SWEEP):

@@ -103,7 +103,7 @@ def get_config() -> ConfigDict:
     config.profile = ""  # "100:105" traces these steps into workdir/profile
 
     config.data = data = ConfigDict()
-    data.threads = 0  # that decode pictures; 0: one for each core
+    data.threads = 0  # that decode pictures; 0: one for each core, 8 at most
     data.prefetch = 4  # batches decoded ahead
     data.cache = "none"  # decoded training split kept in memory: "none", "host" or "device"
     return config

@@ -322,6 +322,16 @@ def test_attention_is_the_textbook_formula(form, head_dim, backend, monkeypatch)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("head_dim", "kept"), [(4, False), (8, True)])
+def test_a_cpu_keeps_weights_of_attention_that_are_no_larger_than_the_tokens(
+    head_dim, kept, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    x = jnp.ones((2, 7, 3, head_dim))
+    derivative = jax.eval_shape(lambda x: jax.vjp(attention, x, x, x)[1], x)
+    assert any(value.shape == (6, 7, 7) for value in jax.tree.leaves(derivative)) == kept
+
+
 def test_attention_takes_scores_of_any_size():
     x = jnp.full((1, 3, 1, 4), 300.0)
     value, gradient = jax.value_and_grad(lambda x: jnp.sum(attention(x, x, x)))(x)

@@ -330,3 +330,12 @@ def test_first_places_of_what_cannot_be_ranked_are_refused():
         top_k(queries[0], gallery, 3)
     with pytest.raises(ValueError, match="image 2 are not finite"):
         Gallery(np.where(np.arange(GALLERY)[:, None] == 2, np.nan, gallery), held=True)
+
+
+def test_galleries_of_many_sizes_have_a_few_block_sizes():
+    sizes = {Gallery(np.zeros((images, 4), np.float32)).block_size for images in range(1, 1000)}
+    assert sizes <= {128, 256, 512, 1024}
+
+
+def test_a_gallery_may_be_empty():
+    assert list(Gallery(np.zeros((0, 4), np.float32), held=True)) == []

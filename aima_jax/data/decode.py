@@ -24,7 +24,7 @@ def decode(
     name: str,
     out: UInt8[np.ndarray, "height width 3"] | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Decodes a JPEG or PNG picture and resizes it to `image_size`, height and width; into `out`.
+    """Decodes a JPEG or PNG picture and resizes it to `image_size`; into `out` if given.
 
     Raises:
         ValueError: naming the picture, where it is damaged or has more than `MAX_PIXELS` pixels.

@@ -44,7 +44,7 @@ class TrainBatches:
         epochs: passes over the split.
         process_index: this host.
         process_count: how many there are.
-        threads: that decode; 0: one for each core.
+        threads: that decode; 0: one for each core, at most 8.
         prefetch: batches made ahead.
         start_step: the first that is yielded.
         cache: "host" decodes the split once and keeps it in memory; "none" decodes in each epoch.
@@ -155,7 +155,7 @@ def evaluation_batches(
         image_size: height and width in pixels.
         process_index: this host.
         process_count: how many there are.
-        threads: that decode; 0: one for each core.
+        threads: that decode; 0: one for each core, at most 8.
 
     Yields:
         {"image": uint8[B/P, height, width, 3], "index": int32[B/P], "mask": bool[B/P]}; mask is
@@ -191,7 +191,7 @@ def decode_all(
         split: the pictures.
         image_size: height and width in pixels.
         indices: which pictures, in which order; all by default.
-        threads: that decode; 0: one for each core.
+        threads: that decode; 0: one for each core, at most 8.
 
     Raises:
         ValueError: naming the picture that cannot be decoded.
@@ -200,7 +200,7 @@ def decode_all(
         indices = np.arange(len(split))
     image = np.empty((len(indices), *image_size, 3), np.uint8)
     with (
-        ThreadPoolExecutor(threads or os.cpu_count()) as pool,
+        _decoders(threads) as pool,
         tqdm(desc=f"decoding {split.split}", total=len(indices), disable=None) as bar,
     ):
         _fill_in_threads(pool, _decode_from(split), indices, image, done=bar.update)
@@ -209,6 +209,11 @@ def decode_all(
 
 def _decode_from(split: Split) -> _Fill:
     return lambda indices, out: split.images(indices, out.shape[1:3], out)
+
+
+def _decoders(threads: int) -> ThreadPoolExecutor:
+    # Python holds its lock for part of a picture, so that many threads would only wait for it.
+    return ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8), thread_name_prefix="decode")
 
 
 def _fill_in_threads(
@@ -236,7 +241,7 @@ def _made_ahead(
 
     Grain's threads each see one batch through; the work itself is done by those of the pool.
     """
-    pool = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="decode")
+    pool = _decoders(threads)
     options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
     dataset = grain.MapDataset.range(steps.start, steps.stop).map(lambda step: load(step, pool))
     batches = iter(dataset.to_iter_dataset(options))

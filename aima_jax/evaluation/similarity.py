@@ -63,7 +63,9 @@ class Gallery:
         devices = np.array(jax.local_devices()) if mesh is None else mesh.devices.ravel()
         self.mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
         self.shape = features.shape
-        block_size = min(block_size, -(-self.shape[0] // self.mesh.size))
+        # Powers of two, so that galleries of many sizes share a few compiled programs.
+        share = max(1, -(-self.shape[0] // self.mesh.size))
+        block_size = min(block_size, 2 ** (share - 1).bit_length())
         self.block_size = -(-block_size // _ROW_MULTIPLE) * _ROW_MULTIPLE
         self._features = features
         self._held = jax.block_until_ready(list(self._placed())) if held else None
