@@ -225,9 +225,14 @@ def matmul() -> Callable[[], Answer]:
     """Makes a square product ready, in the type that training computes in."""
     on_cpu = jax.default_backend() == "cpu"
     size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
-    x = jnp.ones((size, size), dtype)
-    multiply = jax.jit(jnp.matmul).lower(x, x).compile()
-    return partial(matmul_rate, size, lambda: multiply(x, x).block_until_ready())
+    shape = jax.ShapeDtypeStruct((size, size), dtype)
+    multiply = jax.jit(jnp.matmul).lower(shape, shape).compile()
+
+    def once() -> Answer:
+        x = jnp.ones((size, size), dtype)  # held no longer: a step's memory must find its old place
+        return matmul_rate(size, lambda: multiply(x, x).block_until_ready())
+
+    return once
 
 
 def platform() -> Callable[[], Answer]:
