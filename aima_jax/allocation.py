@@ -1,6 +1,7 @@
 """How glibc hands out memory: large arrays keep theirs from one training step to the next."""
 
 import ctypes
+import gc
 import os
 import sys
 
@@ -29,5 +30,6 @@ def restart_keeping_memory() -> None:
 
 def give_back_memory() -> None:
     """Returns what is free to the system, such as what compiling has left; only glibc knows how."""
+    gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

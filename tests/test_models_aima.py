@@ -1,7 +1,9 @@
 """What a model promises whatever its weights: shapes, options that change no number, its paths."""
 
+import collections
 import dataclasses
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ from aima_jax.models import (
     text_mask,
 )
 from aima_jax.models.fusion import Fusion
-from aima_jax.models.layers import attention
+from aima_jax.models.layers import Block, attention
 from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh, state_shardings
 
@@ -297,22 +299,21 @@ def test_a_model_without_categories_has_no_classifier():
 
 
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])
-@pytest.mark.parametrize("head_dim", [4, 8])  # fewer and more than there are keys
 @pytest.mark.parametrize("form", ["whole", "causal", "lengths"])
-def test_attention_is_the_textbook_formula(form, head_dim, backend, monkeypatch):
+def test_attention_is_the_textbook_formula(form, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)  # either form runs anywhere
     generator = np.random.default_rng(0)
-    query, key, value = generator.normal(size=(3, 2, 7, 3, head_dim))
+    query, key, value = generator.normal(size=(3, 2, 7, 3, 4))
     lengths = np.array([4, 7])
     exists = np.ones((2, 7, 7), bool)
     if form == "causal":
         exists &= np.tri(7, dtype=bool)
     if form == "lengths":
         exists &= np.arange(7) < lengths[:, None, None]
-    expected = np.zeros((2, 7, 3, head_dim))
+    expected = np.zeros((2, 7, 3, 4))
     for row in range(2):
         for head in range(3):
-            scores = query[row, :, head] @ key[row, :, head].T / np.sqrt(head_dim)
+            scores = query[row, :, head] @ key[row, :, head].T / 2
             weights = np.exp(scores) * exists[row]
             weights /= weights.sum(axis=1, keepdims=True)
             expected[row, :, head] = weights @ value[row, :, head]
@@ -322,14 +323,43 @@ def test_attention_is_the_textbook_formula(form, head_dim, backend, monkeypatch)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("head_dim", "kept"), [(4, False), (8, True)])
-def test_a_cpu_keeps_weights_of_attention_that_are_no_larger_than_the_tokens(
-    head_dim, kept, monkeypatch
-):
+def make_block(heads, *, causal=False):
+    shape = TextConfig(width=8, layers=1, heads=heads, mlp_width=32)
+    rngs = nnx.Rngs(0)
+    return Block(shape, activation="quick_gelu", causal=causal, dtype="float32", rngs=rngs)
+
+
+@pytest.mark.parametrize(("heads", "weights"), [(1, True), (2, False)])
+def test_a_block_keeps_its_input_and_its_products(heads, weights, monkeypatch):
+    """Weights of attention a CPU keeps where heads have more channels than there are keys."""
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    x = jnp.ones((2, 7, 3, head_dim))
-    derivative = jax.eval_shape(lambda x: jax.vjp(attention, x, x, x)[1], x)
-    assert any(value.shape == (6, 7, 7) for value in jax.tree.leaves(derivative)) == kept
+    x = jnp.ones((2, 7, 8))
+    derivative = jax.eval_shape(lambda *x: jax.vjp(Block.__call__, *x)[1], make_block(heads), x)
+    kept = collections.Counter(x.shape for x in jax.tree.leaves(derivative))
+    # The input, three projections and what the MLP gets.
+    assert kept[2, 7, 8] == 5
+    assert kept[2, 7, 32] == 1
+    assert any(shape[-2:] == (7, 7) for shape in kept) == weights
+
+
+@pytest.mark.parametrize("first", [None, 1])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_block_has_the_same_gradient_in_either_form(first, causal, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(2, 7, 8)).astype(np.float32)
+
+    def derivative(backend):
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+        graph, state = nnx.split(make_block(heads=2, causal=causal))
+
+        @jax.jit
+        @partial(jax.grad, argnums=(0, 1))
+        def run(state, x, lengths):
+            return jnp.sum(nnx.merge(graph, state)(x, lengths, first) ** 2)
+
+        return run(state, x, np.array([4, 7]))
+
+    for a, b in zip(*map(jax.tree.leaves, map(derivative, ("cpu", "tpu"))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_attention_takes_scores_of_any_size():

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 
 def _later(x: Array, gradient: Array) -> Array:
@@ -20,65 +20,29 @@ def _later(x: Array, gradient: Array) -> Array:
     return x + 0 * gradient.astype(x.dtype)
 
 
-def computed_again(function: Callable[..., Array]) -> Callable[..., Array]:
+def computed_again(function: Callable) -> Callable:
     """Of this function only the arguments are kept; its backward pass computes the rest again.
 
-    `jax.checkpoint` asks for the same, but XLA's CPU backend does not honour it. The first argument
-    and the result have the same axes but for the last.
+    `jax.checkpoint` asks for the same, but XLA's CPU backend does not honour it. A product whose
+    result the backward pass does not need is not among what is computed again.
+
+    Args:
+        function: of an array, then of other arrays or modules. Its result, or the last one of a
+            tuple, has the axes of the first argument but for the last axis.
     """
 
-    def forward(*arguments: Array) -> tuple[Array, tuple[Array, ...]]:
+    def forward(*arguments):
         return function(*arguments), arguments
 
-    def backward(arguments: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
+    def backward(arguments, gradient):
         first, *others = arguments
-        _, derivative = jax.vjp(function, _later(first, gradient[..., :1]), *others)
+        aligned = jax.tree.leaves(gradient)[-1][..., :1]
+        _, derivative = jax.vjp(function, _later(first, aligned), *others)
         return derivative(gradient)
 
     wrapped = jax.custom_vjp(function)
     wrapped.defvjp(forward, backward)
     return functools.wraps(function)(wrapped)
-
-
-def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x·sigmoid(1.702·x), as in CLIP."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-@computed_again
-def quick_gelu_product(
-    x: Float[Array, "rows inputs"], kernel: Float[Array, "inputs outputs"]
-) -> Float[Array, "rows outputs"]:
-    """quick_gelu(x)·kernel."""
-    return quick_gelu(x) @ kernel
-
-
-@computed_again
-def layer_norm(
-    x: Float[Array, "*rows channels"],
-    scale: Float[Array, "channels"],
-    bias: Float[Array, "channels"],
-) -> Float[Array, "*rows channels"]:
-    """Layer normalisation with statistics in float32 and CLIP's epsilon of 1e-5."""
-    y = x.astype(jnp.float32)
-    y -= jnp.mean(y, axis=-1, keepdims=True)
-    y *= jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-5)
-    return (y * scale + bias).astype(x.dtype)
-
-
-def attend(
-    query: Float[Array, "rows queries channels"],
-    key: Float[Array, "rows keys channels"],
-    value: Float[Array, "rows keys channels"],
-    exists: Bool[Array, "#rows #queries keys"],
-) -> Float[Array, "rows queries channels"]:
-    """softmax(query·key)·value over the keys that exist."""
-    scores = jnp.einsum("bqd,bkd->bqk", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores, where=exists, axis=-1)
-    return jnp.einsum("bqk,bkd->bqd", weights.astype(value.dtype), value)
-
-
-attend_again = computed_again(attend)
 
 
 @jax.custom_vjp

@@ -9,14 +9,7 @@ from flax import nnx
 from jax.extend.backend import get_backend
 from jaxtyping import Array, Float, Int
 
-from aima_jax.models.backward import (
-    add_bias,
-    attend,
-    attend_again,
-    layer_norm,
-    quick_gelu,
-    quick_gelu_product,
-)
+from aima_jax.models.backward import add_bias, computed_again
 from aima_jax.models.config import Activation, Dtype, Remat, TransformerConfig
 
 REMAT_POLICIES = {
@@ -67,13 +60,16 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows channels"]:
-        return layer_norm(x, self.scale[...], self.bias[...])
+        y = x.astype(jnp.float32)
+        y -= jnp.mean(y, axis=-1, keepdims=True)
+        y *= jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-5)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
 def activate(x: Float[Array, "*shape"], activation: Activation) -> Float[Array, "*shape"]:
     """QuickGELU, x·sigmoid(1.702·x), or the exact GELU that some retrained CLIPs have."""
     if activation == "quick_gelu":
-        return quick_gelu(x)
+        return x * jax.nn.sigmoid(1.702 * x)
     return jax.nn.gelu(x, approximate=False)
 
 
@@ -128,10 +124,14 @@ def _attention_by_head(
         exists = jnp.tri(queries, keys, dtype=bool)[None]
     if lengths is not None:
         exists &= jnp.arange(keys) < jnp.repeat(lengths, heads)[:, None, None]
-    # Weights take more memory than the tokens that they are computed from, and are not kept, where
-    # there are more keys than channels.
-    mix = attend_again if keys > head_dim else attend
-    mixed = mix(by_head(query * head_dim**-0.5), by_head(key), by_head(value), exists)
+    scores = jnp.einsum(
+        "bqd,bkd->bqk",
+        by_head(query * head_dim**-0.5),
+        by_head(key),
+        preferred_element_type=jnp.float32,
+    )
+    weights = jax.nn.softmax(scores, where=exists, axis=-1).astype(value.dtype)
+    mixed = jnp.einsum("bqk,bkd->bqd", weights, by_head(value))
     return mixed.reshape(batch, heads, queries, head_dim).swapaxes(1, 2)
 
 
@@ -151,21 +151,37 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "batch queries channels"],
         context: Float[Array, "batch keys channels"],
+    ) -> Float[Array, "batch queries channels"]:
+        return self.mix(self.query(x), self.key(context), self.value(context))
+
+    def mix(
+        self,
+        query: Float[Array, "batch queries channels"],
+        key: Float[Array, "batch keys channels"],
+        value: Float[Array, "batch keys channels"],
         *,
         causal: bool = False,
         lengths: Int[Array, "batch"] | None = None,
     ) -> Float[Array, "batch queries channels"]:
+        """What follows the first three products; see `attention`."""
+
         def split(tokens: Array) -> Array:
             return tokens.reshape(*tokens.shape[:2], self.heads, -1)
 
-        mixed = attention(
-            split(self.query(x)),
-            split(self.key(context)),
-            split(self.value(context)),
-            causal=causal,
-            lengths=lengths,
-        )
-        return self.out(mixed.reshape(x.shape))
+        def find(
+            query: Array, key: Array, value: Array, out: Linear, lengths: Array | None
+        ) -> Array:
+            mixed = attention(
+                split(query), split(key), split(value), causal=causal, lengths=lengths
+            )
+            return out(mixed.reshape(query.shape))
+
+        # Where there are more keys than channels of a head, weights would take more memory than all
+        # else that is kept. cuDNN keeps none.
+        head_dim = query.shape[-1] // self.heads
+        if jax.default_backend() == "cpu" and key.shape[1] > head_dim:
+            find = computed_again(find)
+        return find(query, key, value, self.out, lengths)
 
 
 class MLP(nnx.Module):
@@ -179,13 +195,19 @@ class MLP(nnx.Module):
         self.down = Linear(config.mlp_width, config.width, std=outward, dtype=dtype, rngs=rngs)
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows channels"]:
-        up = self.up(x)
-        if self.activation == "quick_gelu":
-            kernel = self.down.kernel[...].astype(up.dtype)
-            y = quick_gelu_product(up.reshape(-1, up.shape[-1]), kernel)
-            return add_bias(y, self.down.bias[...].astype(y.dtype)).reshape(x.shape)
-        return self.down(activate(up, self.activation))
+    def __call__(
+        self, x: Float[Array, "batch tokens channels"], norm: LayerNorm
+    ) -> Float[Array, "batch tokens channels"]:
+        """The MLP of the normalised x."""
+
+        def widen(x: Array, norm: LayerNorm, up: Linear) -> Array:
+            return up(norm(x))
+
+        def narrow(hidden: Array, down: Linear) -> Array:
+            return down(activate(hidden, self.activation))
+
+        hidden = computed_again(widen)(x, norm, self.up)
+        return computed_again(narrow)(hidden, self.down)
 
 
 class Block(nnx.Module):
@@ -212,9 +234,18 @@ class Block(nnx.Module):
         lengths: Int[Array, "batch"] | None = None,
         first: int | None = None,
     ) -> Float[Array, "batch first channels"]:
-        y = self.attention_norm(x)
-        x = x[:, :first] + self.attention(y[:, :first], y, causal=self.causal, lengths=lengths)
-        return x + self.mlp(self.mlp_norm(x))
+        def project(
+            x: Array, norm: LayerNorm, query: Linear, key: Linear, value: Linear
+        ) -> tuple[Array, Array, Array]:
+            y = norm(x)
+            return query(y[:, :first]), key(y), value(y)
+
+        attention = self.attention
+        projected = computed_again(project)(
+            x, self.attention_norm, attention.query, attention.key, attention.value
+        )
+        x = x[:, :first] + attention.mix(*projected, causal=self.causal, lengths=lengths)
+        return x + self.mlp(x, self.mlp_norm)
 
 
 def apply_blocks(

@@ -82,10 +82,11 @@ class _Loop:
         try:
             unread = None
             for step, batch in enumerate(self._batches(), start=run.first_step):
-                with self.profile.around(step):
-                    self.state, metrics = run.step(self.state, batch, run.table)
                 if step == run.first_step:
-                    give_back_memory()  # of compiling, up to a gigabyte
+                    take_step = run.step.lower(self.state, batch, run.table).compile()
+                    give_back_memory()  # of compiling, before the first step takes its own
+                with self.profile.around(step):
+                    self.state, metrics = take_step(self.state, batch, run.table)
                 request = self._read(*unread) if unread else _NOTHING
                 unread = (step, metrics)
                 done = step + 1

@@ -1,7 +1,6 @@
 """A run made ready: data, model, optimizer and the compiled step, new or resumed."""
 
 import pathlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -22,22 +21,18 @@ from aima_jax.training.saving import clear_damaged, restore
 from aima_jax.training.start import initial_parameters, initial_state
 from aima_jax.training.step import (
     CategoryTable,
-    Metrics,
     Objective,
-    Rows,
     TrainState,
     make_train_step,
 )
 from aima_jax.workdir import plain
-
-Step = Callable[[TrainState, Rows, CategoryTable], tuple[TrainState, Metrics]]
 
 
 @dataclass(frozen=True)
 class Run:
     """What training and replaying share; `notes` are for the person who started it.
 
-    `step` is compiled, and donates the state that it is given.
+    `step` is jitted, and donates the state that it is given.
     """
 
     config: ConfigDict
@@ -47,7 +42,7 @@ class Run:
     skeleton: AIMA
     batches: TrainBatches
     table: CategoryTable
-    step: Step
+    step: jax.stages.Wrapped
     state: TrainState
     description: checkpoint.Description
     notes: list[str]
