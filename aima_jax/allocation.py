@@ -29,13 +29,7 @@ def restart_keeping_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Drops what compiling has left, and returns free memory to the system; glibc only does so.
-
-    What is jitted is compiled anew when it is next called, but for what somebody holds compiled.
-    """
-    import jax
-
-    jax.clear_caches()
+    """Returns what is free to the system, such as what compiling has left; only glibc knows how."""
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

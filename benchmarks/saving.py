@@ -29,7 +29,7 @@ DATASET = "synthetic_pedestrians/train64-val16-test32-seed0"
 
 
 class Loop:
-    """The compiled step of a run, taken again and again on one batch."""
+    """The jitted step of a run, taken again and again on one batch."""
 
     def __init__(self, folder: pathlib.Path):
         config = synthetic.get_config()

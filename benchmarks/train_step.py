@@ -20,7 +20,7 @@ FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands b
 rate is given as a share of "matmul" and, on the cards of `PEAKS`, of the maker's number for dense
 products in bfloat16, which is the model FLOP utilisation.
 "matmul" is the rate of a product of two square matrices, 2048² in float32 on a CPU, 8192² in
-bfloat16 elsewhere, of XLA and of PyTorch, in processes of their own right after the steps.
+bfloat16 elsewhere, of XLA and of PyTorch, in turns of their own right after the steps.
 """
 
 import argparse
@@ -85,15 +85,25 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
             "GB": max(answer["bytes"] for answer in given) / 1e9,
             "compiling": given[0].get("compiling", given[0]["seconds"]),
         }
-    for name in results:
-        place = "ours:matmul" if name == "ours" else "peer:matmul"
-        with Contender(place, environment=KEEPING_MEMORY) as contender:
-            results[name]["matmul"] = statistics.median(
-                contender.turn()["matmul"] for _ in range(args.rounds)
-            )
+    for name, rate in matmul_rates(args).items():
+        results[name]["matmul"] = rate
     results["ours"] |= {name: answers["ours"][0][name] for name in ("FLOPs", "XLA FLOPs")}
     results["ours"]["peak"] = peak_of(answers["ours"][0]["device"])
     return results
+
+
+def matmul_rates(args: argparse.Namespace) -> dict[str, float]:
+    """FLOP/s of the product, in turns; its memory would count as the step's in one process."""
+    with contextlib.ExitStack() as stack:
+        ours = Contender("ours:matmul", environment=KEEPING_MEMORY)
+        contenders = {"ours": stack.enter_context(ours)}
+        if not args.alone:
+            contenders["PyTorch"] = stack.enter_context(Contender("peer:matmul"))
+        rates = {name: [] for name in contenders}
+        for _ in range(1 + args.rounds):
+            for name, contender in contenders.items():
+                rates[name].append(contender.turn()["matmul"])
+    return {name: statistics.median(given[1:]) for name, given in rates.items()}
 
 
 def peak_of(device: str) -> float | None:

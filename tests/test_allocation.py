@@ -29,7 +29,6 @@ def test_a_program_starts_again_with_its_arguments(own):
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_freed_memory_is_given_back():
     program = """
-import jax
 from aima_jax.allocation import give_back_memory
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

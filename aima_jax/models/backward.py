@@ -4,12 +4,14 @@ XLA computes what a backward pass needs during the forward pass, however cheap i
 compute again, and keeps it until then.
 """
 
-import functools
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+Function = TypeVar("Function", bound=Callable)
 
 
 def _later(x: Array, gradient: Array) -> Array:
@@ -20,21 +22,22 @@ def _later(x: Array, gradient: Array) -> Array:
     return x + 0 * gradient.astype(x.dtype)
 
 
-def computed_again(function: Callable) -> Callable:
+def computed_again(function: Function) -> Function:
     """Of this function only the arguments are kept; its backward pass computes the rest again.
 
-    `jax.checkpoint` asks for the same, but XLA's CPU backend does not honour it. A product whose
-    result the backward pass does not need is not among what is computed again.
+    `jax.checkpoint` asks for the same, but XLA's CPU backend does not honour it. Products whose
+    results the backward pass does not need are not computed again.
 
     Args:
-        function: of an array, then of other arrays or modules. Its result, or the last one of a
-            tuple, has the axes of the first argument but for the last axis.
+        function: of an array that all it computes depends on, then of other arrays, of modules or
+            None; besides these it may know settings only. Its result, or the last one of a tuple,
+            has the axes of the first argument but for the last axis.
     """
 
-    def forward(*arguments):
+    def forward(*arguments: Any) -> tuple[Any, tuple[Any, ...]]:
         return function(*arguments), arguments
 
-    def backward(arguments, gradient):
+    def backward(arguments: tuple[Any, ...], gradient: Any) -> tuple[Any, ...]:
         first, *others = arguments
         aligned = jax.tree.leaves(gradient)[-1][..., :1]
         _, derivative = jax.vjp(function, _later(first, aligned), *others)
@@ -42,7 +45,7 @@ def computed_again(function: Callable) -> Callable:
 
     wrapped = jax.custom_vjp(function)
     wrapped.defvjp(forward, backward)
-    return functools.wraps(function)(wrapped)
+    return wrapped
 
 
 @jax.custom_vjp

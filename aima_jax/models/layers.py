@@ -154,6 +154,23 @@ class Attention(nnx.Module):
     ) -> Float[Array, "batch queries channels"]:
         return self.mix(self.query(x), self.key(context), self.value(context))
 
+    def project(
+        self, x: Float[Array, "batch tokens channels"], norm: LayerNorm, first: int | None
+    ) -> tuple[
+        Float[Array, "batch first channels"],
+        Float[Array, "batch tokens channels"],
+        Float[Array, "batch tokens channels"],
+    ]:
+        """Queries of the first tokens of the normalised x, keys and values of all."""
+
+        def project(
+            x: Array, norm: LayerNorm, query: Linear, key: Linear, value: Linear
+        ) -> tuple[Array, Array, Array]:
+            y = norm(x)
+            return query(y[:, :first]), key(y), value(y)
+
+        return computed_again(project)(x, norm, self.query, self.key, self.value)
+
     def mix(
         self,
         query: Float[Array, "batch queries channels"],
@@ -163,12 +180,12 @@ class Attention(nnx.Module):
         causal: bool = False,
         lengths: Int[Array, "batch"] | None = None,
     ) -> Float[Array, "batch queries channels"]:
-        """What follows the first three products; see `attention`."""
+        """What the queries find, projected; see `attention`."""
 
         def split(tokens: Array) -> Array:
             return tokens.reshape(*tokens.shape[:2], self.heads, -1)
 
-        def find(
+        def mix(
             query: Array, key: Array, value: Array, out: Linear, lengths: Array | None
         ) -> Array:
             mixed = attention(
@@ -176,12 +193,11 @@ class Attention(nnx.Module):
             )
             return out(mixed.reshape(query.shape))
 
-        # Where there are more keys than channels of a head, weights would take more memory than all
-        # else that is kept. cuDNN keeps none.
-        head_dim = query.shape[-1] // self.heads
-        if jax.default_backend() == "cpu" and key.shape[1] > head_dim:
-            find = computed_again(find)
-        return find(query, key, value, self.out, lengths)
+        # With more keys than channels of a head, its weights would take more memory than its
+        # queries. On accelerators cuDNN keeps none, and elsewhere `remat` is there for it.
+        if jax.default_backend() == "cpu" and key.shape[1] > query.shape[-1] // self.heads:
+            mix = computed_again(mix)
+        return mix(query, key, value, self.out, lengths)
 
 
 class MLP(nnx.Module):
@@ -211,7 +227,11 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """A residual block with pre-normalisation: self-attention, then an MLP."""
+    """A residual block with pre-normalisation: self-attention, then an MLP.
+
+    For its backward pass it keeps the tokens that come in, queries, keys and values, the tokens
+    that the MLP gets and its hidden layer, and weights of attention where they are small.
+    """
 
     def __init__(
         self,
@@ -234,17 +254,8 @@ class Block(nnx.Module):
         lengths: Int[Array, "batch"] | None = None,
         first: int | None = None,
     ) -> Float[Array, "batch first channels"]:
-        def project(
-            x: Array, norm: LayerNorm, query: Linear, key: Linear, value: Linear
-        ) -> tuple[Array, Array, Array]:
-            y = norm(x)
-            return query(y[:, :first]), key(y), value(y)
-
-        attention = self.attention
-        projected = computed_again(project)(
-            x, self.attention_norm, attention.query, attention.key, attention.value
-        )
-        x = x[:, :first] + attention.mix(*projected, causal=self.causal, lengths=lengths)
+        projected = self.attention.project(x, self.attention_norm, first)
+        x = x[:, :first] + self.attention.mix(*projected, causal=self.causal, lengths=lengths)
         return x + self.mlp(x, self.mlp_norm)
 
 
@@ -265,8 +276,9 @@ def apply_blocks(
         lengths: how many tokens of each row exist; all if None.
         scan_layers: compile one block and loop over it, on parameters stacked inside the step:
             shorter to compile, a little slower to run.
-        remat: what the backward pass computes again rather than keeps: nothing, all but the matrix
-            products ("dots"), or all but the tokens between blocks ("full").
+        remat: what the backward pass computes again beside what blocks compute again by themselves:
+            nothing, all but the matrix products ("dots", which a CPU does for long sequences
+            anyway), or all but the tokens between blocks ("full").
         first: how many tokens the last block computes, from all that are before it; all if None.
     """
     if first is not None:

@@ -80,11 +80,9 @@ class _Loop:
         if run.first_step:
             self.progress.say(f"going on from step {run.first_step}")
         try:
-            unread = None
+            unread = take_step = None
             for step, batch in enumerate(self._batches(), start=run.first_step):
-                if step == run.first_step:
-                    take_step = run.step.lower(self.state, batch, run.table).compile()
-                    give_back_memory()  # of compiling, before the first step takes its own
+                take_step = take_step or self._compile(batch)
                 with self.profile.around(step):
                     self.state, metrics = take_step(self.state, batch, run.table)
                 request = self._read(*unread) if unread else _NOTHING
@@ -104,6 +102,18 @@ class _Loop:
             if self.writer:
                 self.writer.close()
             self.saver.close()
+
+    def _compile(self, batch: Rows) -> jax.stages.Compiled:
+        """Compiles the step; drops what is done with, before the first step takes its memory.
+
+        JAX forgets what has drawn or read the parameters as well. What this process has jitted
+        elsewhere is compiled anew when it is next called.
+        """
+        compiled = self.run.step.lower(self.state, batch, self.run.table).compile()
+        jax.clear_caches()
+        give_back_memory()
+        self.progress.pause(self.run.first_step, self.run.batches.waited)
+        return compiled
 
     def _batches(self) -> Iterator[Rows]:
         """Batches with this host's request to all others, asked anew for each step."""

@@ -1,4 +1,4 @@
-"""A run made ready: data, model, optimizer and the compiled step, new or resumed."""
+"""A run made ready: data, model, optimizer and the jitted step, new or resumed."""
 
 import pathlib
 from dataclasses import dataclass
