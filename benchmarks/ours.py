@@ -125,7 +125,7 @@ def create(config: AIMAConfig) -> AIMA:
 
 def initial_parameters(config: AIMAConfig) -> Parameters:
     """The parameters of `create`."""
-    return jax.block_until_ready(jax.jit(lambda: flatten(create(config)))())
+    return jax.block_until_ready(flatten(create(config)))
 
 
 def model_config(dtype: str, remat: str = "none") -> AIMAConfig:

@@ -1,12 +1,16 @@
 """The backward passes written by hand: finite differences in float64, and what they keep."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.extend.core import jaxprs_in_params
 
 from aima_jax.models import backward
+from aima_jax.models.layers import Linear
 
 TOKENS = np.array([[1, 4, 4], [0, 1, 4]])
 
@@ -31,6 +35,11 @@ CASES = {
             [np.tanh(x[:1]) * scale, np.tanh(x) * scale @ kernel], axis=None
         ),
         [(5, 7), (7, 3), (7,)],
+    ),
+    "matmul": (
+        lambda x, kernel: backward.matmul(x, kernel, "float32"),
+        lambda x, kernel: x @ kernel,
+        [(4, 3), (3, 2)],
     ),
     "add_bias": (backward.add_bias, lambda x, bias: x + bias, [(4, 3), (3,)]),
     "look_up": (lambda x: backward.look_up(x, TOKENS), lambda x: x[TOKENS], [(5, 2)]),
@@ -83,3 +92,24 @@ def test_the_compiler_does_compute_it_again():
         return jax.jit(loss).lower(*arguments).compile().as_text().count(" tanh(")
 
     assert count(bend) > count(bend.__wrapped__)
+
+
+def dots(jaxpr):
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from dots(inner)
+
+
+def test_no_product_is_widened_by_its_result():
+    linear = Linear(3, 2, std=1.0, use_bias=False, dtype="bfloat16", rngs=nnx.Rngs(0))
+
+    @partial(jax.grad, argnums=(0, 1))
+    def gradient(linear, x):
+        return jnp.sum(jnp.square(linear(x, output_dtype="float32")))
+
+    products = list(dots(jax.make_jaxpr(gradient)(linear, jnp.ones((5, 3))).jaxpr))
+    assert len(products) == 3
+    assert {x.aval.dtype.name for p in products for x in p.invars} == {"bfloat16"}
+    assert products[0].outvars[0].aval.dtype == "float32"

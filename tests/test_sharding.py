@@ -3,13 +3,14 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from aima_jax.sharding import (
     batch_sharding,
     make_mesh,
     one_late,
     put_rows,
+    put_whole,
     state_shardings,
 )
 
@@ -46,6 +47,16 @@ def test_rows_are_split_over_all_devices():
     assert len({shard.device for shard in array.addressable_shards}) == 8
     assert all(shard.data.shape == (2,) for shard in array.addressable_shards)
     np.testing.assert_array_equal(array, rows)
+
+
+def test_what_every_host_holds_whole_is_split_as_it_is_to_lie():
+    whole = np.arange(32.0).reshape(4, 8)
+    sharding = NamedSharding(make_mesh(fsdp=4), PartitionSpec(None, "fsdp"))
+    array = put_whole(whole, sharding)
+    whole += 1  # the devices have their own
+    assert array.sharding == sharding
+    assert {shard.data.shape for shard in array.addressable_shards} == {(4, 2)}
+    np.testing.assert_array_equal(array, whole - 1)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])

@@ -5,6 +5,7 @@ compute again, and keeps it until then.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -46,6 +47,26 @@ def computed_again(function: Function) -> Function:
     wrapped = jax.custom_vjp(function)
     wrapped.defvjp(forward, backward)
     return wrapped
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(
+    rows: Float[Array, "rows inputs"], kernel: Float[Array, "inputs outputs"], dtype: str
+) -> Float[Array, "rows outputs"]:
+    """rows·kernel in a wider dtype than theirs; its gradient is rounded to their own.
+
+    JAX would widen rows and kernel to the gradient's dtype, in which products are slow.
+    """
+    return jnp.matmul(rows, kernel, preferred_element_type=dtype)
+
+
+def _matmul_backward(_: str, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    rows, kernel = kept
+    gradient = gradient.astype(rows.dtype)
+    return gradient @ kernel.T, rows.T @ gradient
+
+
+matmul.defvjp(lambda *x: (matmul(*x), x[:2]), _matmul_backward)
 
 
 @jax.custom_vjp

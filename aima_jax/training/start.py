@@ -5,6 +5,7 @@ import pathlib
 from functools import partial
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -14,7 +15,7 @@ from aima_jax import checkpoint
 from aima_jax.convert import load_pretrained
 from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig
 from aima_jax.parameters import Parameters, flatten
-from aima_jax.sharding import state_shardings
+from aima_jax.sharding import put_whole, state_shardings
 from aima_jax.training.step import TrainState
 
 
@@ -69,15 +70,12 @@ def initial_parameters(
     shardings = state_shardings(shapes, mesh, config.mesh.min_shard_elements)
     if config.init_from:
         pretrained = _other_run(pathlib.Path(config.init_from), shapes, mesh)
-    new = {name: where for name, where in shardings.items() if name not in pretrained}
-
-    @partial(jax.jit, out_shardings=new)
-    def draw() -> Parameters:
-        params = flatten(create())
-        return {name: params[name] for name in new}
-
-    placed = {name: jax.device_put(x, shardings[name]) for name, x in pretrained.items()}
-    return skeleton, draw() | placed
+    params = {name: jax.device_put(x, shardings[name]) for name, x in pretrained.items()}
+    if missing := shapes.keys() - params.keys():
+        # Not under jit: compiled into one program, the draws take minutes on a GPU.
+        drawn = flatten(create())
+        params |= {name: put_whole(np.asarray(drawn[name]), shardings[name]) for name in missing}
+    return skeleton, {name: params[name] for name in shapes}
 
 
 def initial_state(
