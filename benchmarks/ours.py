@@ -16,6 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
+from aima_jax import compiler
 from aima_jax.allocation import give_back_memory
 from aima_jax.attributes import market1501_schema
 from aima_jax.config import LOSSES
@@ -36,9 +37,9 @@ CHECKED_STEPS = 2  # whose rows the peer gets
 
 
 def training_step(
-    batch: int, micro_batch: int, dtype: str, remat: str, length: int
+    batch: int, micro_batch: int, dtype: str, remat: str, length: int, steps: int
 ) -> Callable[[], Answer]:
-    """Makes our step ready."""
+    """Makes our step ready; after those that are compared, a turn is so many steps."""
     settings = market1501.get_config()
     config = model_config(dtype, remat)
     params = initial_parameters(config)
@@ -70,7 +71,8 @@ def training_step(
     del params
     clear_peak()
     start = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state, rows, table).compile()
+    step = jax.jit(step, donate_argnums=0, compiler_options=compiler.options())
+    compiled = step.lower(state, rows, table).compile()
     compiling = time.perf_counter() - start
     jax.clear_caches()  # as the training loop does
     give_back_memory()
@@ -81,15 +83,21 @@ def training_step(
         "FLOPs": count_flops(config, batch, table.tokens.shape[1], settings.mask_capacity),
     }
 
-    def take_step() -> Answer:
-        nonlocal state
+    taken = 0
+
+    def take_steps() -> Answer:
+        nonlocal state, taken
+        count = 1 if taken < CHECKED_STEPS else steps
         start = time.perf_counter()
-        state, metrics = compiled(state, rows, table)
+        for _ in range(count):
+            state, metrics = compiled(state, rows, table)
+        metrics = jax.device_get(metrics)
+        seconds = (time.perf_counter() - start) / count
+        taken += count
         losses = [float(metrics[name]) for name in LOSSES]
-        seconds = time.perf_counter() - start
         return answer | {"seconds": seconds, "losses": losses, "bytes": jax_peak()}
 
-    return take_step
+    return take_steps
 
 
 def leave_training(batch: int, length: int, folder: pathlib.Path) -> None:
@@ -225,9 +233,15 @@ def matmul() -> Callable[[], Answer]:
     """Makes a square product ready, in the type that training computes in."""
     on_cpu = jax.default_backend() == "cpu"
     size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
-    x = jnp.ones((size, size), dtype)
-    multiply = jax.jit(jnp.matmul)
-    return lambda: matmul_rate(size, lambda: multiply(x, x).block_until_ready())
+    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    product = jax.jit(jnp.matmul)
+
+    def multiply(count: int) -> None:
+        for _ in range(count):
+            y = product(x, x)
+        y.block_until_ready()
+
+    return lambda: matmul_rate(size, multiply)
 
 
 def platform() -> Callable[[], Answer]:

@@ -1,5 +1,6 @@
 """The PyTorch side of the benchmarks: IRRA's way with transformers' CLIP, at our weights."""
 
+import collections
 import json
 import pathlib
 import time
@@ -17,54 +18,58 @@ from torch.nn import functional
 END_OF_TEXT, CONTEXT = 49407, 77
 
 
-def training_step(dtype: str, folder: pathlib.Path) -> Callable[[], Answer]:
-    """Makes the peer's step ready, from what ours has left in a folder."""
+def training_step(dtype: str, folder: pathlib.Path, steps: int) -> Callable[[], Answer]:
+    """Makes the peer's step ready, from what ours has left in a folder; a turn is as ours."""
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
     task = json.loads((folder / "task.json").read_text())
     model = load(folder).train().to(device)
+    members = collections.defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            members[tuple(task["groups"][name])].append(parameter)
     groups = [
-        {
-            "params": [parameter],
-            "lr": task["learning_rate"] * task["groups"][name][0],
-            "weight_decay": task["groups"][name][1],
-        }
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
+        {"params": params, "lr": task["learning_rate"] * factor, "weight_decay": decay}
+        for (factor, decay), params in members.items()
     ]
-    optimizer = torch.optim.Adam(groups, betas=task["betas"], eps=task["epsilon"])
+    optimizer = torch.optim.Adam(
+        groups, betas=task["betas"], eps=task["epsilon"], fused=on_gpu or None
+    )
     batches = [rows_of(path, device) for path in sorted(folder.glob("rows-*.npz"))]
     compute = torch.compile(model) if on_gpu else model
     taken = 0
     clear_peak()
 
-    def take_step() -> Answer:
+    def take_steps() -> Answer:
         nonlocal taken
+        count = 1 if taken < len(batches) else steps
         start = time.perf_counter()
-        optimizer.zero_grad()
-        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            losses = compute(batches[taken % len(batches)])
-        losses.sum().backward()
-        optimizer.step()
+        for _ in range(count):
+            optimizer.zero_grad()
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+                losses = compute(batches[taken % len(batches)])
+            losses.sum().backward()
+            optimizer.step()
+            taken += 1
         values = losses.tolist()
         if on_gpu:
             torch.cuda.synchronize()
-        taken += 1
-        seconds = time.perf_counter() - start
+        seconds = (time.perf_counter() - start) / count
         peak = torch.cuda.max_memory_allocated() if on_gpu else host_peak()
         return {"seconds": seconds, "losses": values, "bytes": peak}
 
-    return take_step
+    return take_steps
 
 
 def matmul() -> Callable[[], Answer]:
     """Makes the same product ready as ours."""
     on_gpu = torch.cuda.is_available()
     size, dtype = (8192, torch.bfloat16) if on_gpu else (2048, torch.float32)
-    x = torch.ones((size, size), dtype=dtype, device="cuda" if on_gpu else "cpu")
+    x = torch.randn((size, size), dtype=dtype, device="cuda" if on_gpu else "cpu")
 
-    def multiply() -> None:
-        x @ x
+    def multiply(count: int) -> None:
+        for _ in range(count):
+            x @ x
         if on_gpu:
             torch.cuda.synchronize()
 

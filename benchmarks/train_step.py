@@ -12,15 +12,16 @@ Ours also augments the pictures and draws what is masked, within its step. The p
 them: either sentence in a pass of its own at 77 tokens, the head at all positions. On a GPU it is
 compiled and under autocast to bfloat16.
 
-Both take turns, each in a process of its own; the median of the steps after the first two counts.
+Both take turns, each in a process of its own; the median of the turns after the first two counts.
+A turn is a step, but on a GPU eight, of which the last is waited for, as training loops do.
 Ours has the allocator's settings that run.py gives it (`aima_jax.allocation`).
 Memory is the highest resident set of the process from its first step on, libraries and compiling
 included; on a GPU it is the device's. The peer compiles, where it does, during its first step.
 FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands beside them. Their
 rate is given as a share of "matmul" and, on the cards of `PEAKS`, of the maker's number for dense
 products in bfloat16, which is the model FLOP utilisation.
-"matmul" is the rate of a product of two square matrices, 2048² in float32 on a CPU, 8192² in
-bfloat16 elsewhere, of XLA and of PyTorch, in turns of their own right after the steps.
+"matmul" is the rate of products of two square matrices of random numbers, 2048² in float32 on a
+CPU, 8192² in bfloat16 elsewhere, of XLA and of PyTorch, in turns of their own right after the steps.
 """
 
 import argparse
@@ -64,11 +65,14 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
             dtype=args.dtype,
             remat=args.remat,
             length=args.length,
+            steps=args.steps,
             environment=KEEPING_MEMORY,
         )
         contenders = {"ours": stack.enter_context(ours)}
         if not args.alone:
-            theirs = Contender("peer:training_step", dtype=args.dtype, folder=folder)
+            theirs = Contender(
+                "peer:training_step", dtype=args.dtype, folder=folder, steps=args.steps
+            )
             contenders["PyTorch"] = stack.enter_context(theirs)
         answers = {name: [] for name in contenders}
         for _ in range(FIRST + args.rounds):
@@ -155,7 +159,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batches", type=int, nargs="+")
-    parser.add_argument("--rounds", type=int, default=5, help="steps of each after the first two")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each after the first two")
     parser.add_argument("--micro-batch", type=int, default=0, help="of ours; 0: the whole batch")
     parser.add_argument("--remat", choices=("none", "dots", "full"), default="none")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"))
@@ -169,6 +173,7 @@ def main() -> None:
     with Contender("ours:platform") as probe:  # ends before another process wants the device
         on_cpu = probe.turn()["platform"] == "cpu"
     args.dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
+    args.steps = 1 if on_cpu else 8
     found = {}
     for batch in args.batches or ((8,) if on_cpu else SWEEP):
         try:

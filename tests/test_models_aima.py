@@ -25,7 +25,7 @@ from aima_jax.models import (
 )
 from aima_jax.models.backward import computed_again
 from aima_jax.models.fusion import Fusion
-from aima_jax.models.layers import Block, attention
+from aima_jax.models.layers import Block, apply_blocks, attention
 from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh, state_shardings
 
@@ -313,7 +313,7 @@ def stand_in_for_cudnn(query, key, value, *, implementation, **options):
 def test_attention_is_the_textbook_formula(form, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)  # each form runs anywhere
     if backend == "cuda":
-        monkeypatch.setattr(layers, "_has_fused_attention", lambda query: True)
+        monkeypatch.setattr(layers, "_has_fused_attention", lambda *_: True)
         monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in_for_cudnn)
     generator = np.random.default_rng(0)
     query, key, value = generator.normal(size=(3, 2, 7, 3, 4))
@@ -389,6 +389,32 @@ def test_what_a_block_computes_again_changes_no_gradient(first, causal, heads, m
     for backend in ("cpu", "tpu"):
         difference = np.abs(derivative(backend, computed_again) - expected)
         assert difference.max() < 1e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("first", [None, 1])
+@pytest.mark.parametrize("lengths", [None, np.array([4, 7])])
+@pytest.mark.parametrize("causal", [False, True])
+def test_blocks_get_one_token_more_for_cudnn_and_give_the_same(causal, lengths, first, monkeypatch):
+    blocks = [make_block(2, causal=causal) for _ in range(3)]
+    x = np.random.default_rng(0).normal(size=(2, 7, 8)).astype(np.float32)
+
+    @partial(jax.value_and_grad, has_aux=True)
+    def run(x):
+        y = apply_blocks(blocks, x, lengths, scan_layers=False, remat="none", first=first)
+        return jnp.sum(y**2), y
+
+    def even_only(query, key, value, **options):
+        assert key.shape[1] == 8
+        return by_cudnn(query, key, value, **options)
+
+    expected = run(x)
+    by_cudnn = layers._attention_by_cudnn
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(layers, "_has_fused_attention", lambda *_: True)
+    monkeypatch.setattr(layers, "_attention_by_cudnn", even_only)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in_for_cudnn)
+    for actual, reference in zip(*map(jax.tree.leaves, (run(x), expected)), strict=True):
+        np.testing.assert_allclose(actual, reference, rtol=1e-4, atol=1e-5)
 
 
 def test_attention_takes_scores_of_any_size():

@@ -77,6 +77,11 @@ def test_value_and_gradient_are_the_formula_s(name, backend, monkeypatch):
         np.testing.assert_allclose(gradients[position], numeric, rtol=1e-4, atol=1e-5)
 
 
+def test_accelerators_compute_nothing_again_by_themselves(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert backward.computed_again(jnp.tanh) is jnp.tanh
+
+
 def test_of_what_is_computed_again_only_arguments_are_kept():
     arguments = jnp.ones((5, 7)), jnp.ones((7, 3)), Scale(jnp.ones(7))
     kept = jax.eval_shape(lambda *x: jax.vjp(bend, *x)[1], *arguments)

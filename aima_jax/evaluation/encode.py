@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
+from aima_jax import compiler
 from aima_jax.data import Split, evaluation_batches
 from aima_jax.models import AIMA
 from aima_jax.parameters import Parameters, bind
@@ -87,4 +88,4 @@ def _compiled(
         norm = jnp.linalg.norm(raw, axis=-1, keepdims=True)
         return {**rows, "input": raw / jnp.maximum(norm, 1e-12)}
 
-    return jax.jit(features, out_shardings=replicated(mesh))
+    return jax.jit(features, out_shardings=replicated(mesh), compiler_options=compiler.options())

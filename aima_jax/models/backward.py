@@ -26,14 +26,18 @@ def _later(x: Array, gradient: Array) -> Array:
 def computed_again(function: Function) -> Function:
     """Of this function only the arguments are kept; its backward pass computes the rest again.
 
-    `jax.checkpoint` asks for the same, but XLA's CPU backend does not honour it. Products whose
-    results the backward pass does not need are not computed again.
+    On a CPU, that is: `jax.checkpoint` asks for the same, but XLA's CPU backend does not honour it.
+    On accelerators, where it does and a model's `remat` is there to save memory, this is the
+    function itself. Products whose results the backward pass does not need are not computed again.
 
     Args:
         function: of an array that all it computes depends on, then of other arrays, of modules or
             None; besides these it may know settings only. Its result, or the last one of a tuple,
             has the axes of the first argument but for the last axis.
     """
+
+    if jax.default_backend() != "cpu":
+        return function
 
     def forward(*arguments: Any) -> tuple[Any, tuple[Any, ...]]:
         return function(*arguments), arguments

@@ -6,9 +6,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.extend.backend import get_backend
 from jaxtyping import Array, Float, Int
 
+from aima_jax.compiler import on_cuda
 from aima_jax.models.backward import add_bias, computed_again, matmul
 from aima_jax.models.config import Activation, Dtype, Remat, TransformerConfig
 
@@ -63,10 +63,12 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows channels"]:
-        y = x.astype(jnp.float32)
+        # Over rows: with more axes, XLA's GPU backend transposes the tokens forth and back.
+        y = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
         y -= jnp.mean(y, axis=-1, keepdims=True)
         y *= jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-5)
-        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+        y = y * self.scale[...] + self.bias[...]
+        return y.astype(x.dtype).reshape(x.shape)
 
 
 def activate(x: Float[Array, "*shape"], activation: Activation) -> Float[Array, "*shape"]:
@@ -93,19 +95,19 @@ def attention(
     """
     if jax.default_backend() == "cpu":
         return _attention_by_head(query, key, value, causal=causal, lengths=lengths)
-    if _has_fused_attention(query):
+    if _has_fused_attention(query.dtype, query.shape[-1]):
         return _attention_by_cudnn(query, key, value, causal=causal, lengths=lengths)
     return jax.nn.dot_product_attention(
         query, key, value, is_causal=causal, key_value_seq_lengths=lengths, implementation="xla"
     )
 
 
-def _has_fused_attention(query: Array) -> bool:
+def _has_fused_attention(dtype: jnp.dtype, head_dim: int) -> bool:
     """Whether cuDNN has it: in 16 bits, on NVIDIA's GPUs since Ampere, heads in 8s of channels."""
-    if "cuda" not in get_backend().platform_version:
+    if not on_cuda():
         return False
     recent = float(jax.devices()[0].compute_capability) >= 8
-    return recent and query.dtype.itemsize == 2 and query.shape[-1] % 8 == 0
+    return recent and dtype.itemsize == 2 and head_dim % 8 == 0
 
 
 def _attention_by_cudnn(
@@ -116,12 +118,10 @@ def _attention_by_cudnn(
     CLIP's 193 and 77 tokens get one more. As a key it does not exist: its place is beyond the
     lengths, or after every query that counts.
     """
-    queries, keys = query.shape[1], key.shape[1]
-    if keys % 2 and lengths is None and not causal:
-        lengths = jnp.full(len(key), keys)
-    query, key, value = (
-        jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (query, key, value)
-    )
+    queries = query.shape[1]
+    if lengths is None and not causal:
+        lengths = _length_if_odd(key)
+    query, key, value = map(_even, (query, key, value))
     mixed = jax.nn.dot_product_attention(
         query,
         key,
@@ -131,6 +131,18 @@ def _attention_by_cudnn(
         implementation="cudnn",
     )
     return mixed[:, :queries]
+
+
+def _even(x: Float[Array, "batch tokens *rest"]) -> Float[Array, "batch even_tokens *rest"]:
+    """With one more token where their number is odd."""
+    padding = [(0, 0)] * x.ndim
+    padding[1] = (0, x.shape[1] % 2)
+    return jnp.pad(x, padding)
+
+
+def _length_if_odd(x: Float[Array, "batch tokens *rest"]) -> Int[Array, "batch"] | None:
+    """How many tokens each row has before `_even` adds one."""
+    return jnp.full(len(x), x.shape[1]) if x.shape[1] % 2 else None
 
 
 def _attention_by_head(
@@ -218,8 +230,8 @@ class Attention(nnx.Module):
             return out(mixed.reshape(query.shape))
 
         # With more keys than channels of a head, its weights would take more memory than its
-        # queries. On accelerators cuDNN keeps none, and elsewhere `remat` is there for it.
-        if jax.default_backend() == "cpu" and key.shape[1] > query.shape[-1] // self.heads:
+        # queries.
+        if key.shape[1] > query.shape[-1] // self.heads:
             mix = computed_again(mix)
         return mix(query, key, value, self.out, lengths)
 
@@ -253,8 +265,8 @@ class MLP(nnx.Module):
 class Block(nnx.Module):
     """A residual block with pre-normalisation: self-attention, then an MLP.
 
-    For its backward pass it keeps the tokens that come in, queries, keys and values, the tokens
-    that the MLP gets and its hidden layer, and weights of attention where they are small.
+    For its backward pass on a CPU it keeps the tokens that come in, queries, keys and values, the
+    tokens that the MLP gets and its hidden layer, and weights of attention where they are small.
     """
 
     def __init__(
@@ -300,11 +312,18 @@ def apply_blocks(
         lengths: how many tokens of each row exist; all if None.
         scan_layers: compile one block and loop over it, on parameters stacked inside the step:
             shorter to compile, a little slower to run.
-        remat: what the backward pass computes again beside what blocks compute again by themselves:
-            nothing, all but the matrix products ("dots", which a CPU does for long sequences
-            anyway), or all but the tokens between blocks ("full").
+        remat: what the backward pass computes again: nothing, all but the matrix products ("dots",
+            which a CPU does for long sequences anyway), or all but the tokens between blocks
+            ("full").
         first: how many tokens the last block computes, from all that are before it; all if None.
     """
+    head_dim = x.shape[-1] // blocks[0].attention.heads
+    if x.shape[1] % 2 and _has_fused_attention(x.dtype, head_dim):
+        if lengths is None and not blocks[0].causal:
+            lengths = _length_if_odd(x)
+        # Here, so that cuDNN's attention does not have to add a token in each block.
+        options = {"scan_layers": scan_layers, "remat": remat, "first": first}
+        return apply_blocks(blocks, _even(x), lengths, **options)[:, : x.shape[1]]
     if first is not None:
         if len(blocks) > 1:
             x = apply_blocks(blocks[:-1], x, lengths, scan_layers=scan_layers, remat=remat)

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Shaped, UInt8
 from PIL import Image
 
+from aima_jax import compiler
 from aima_jax.checkpoint import Restored, load_model
 from aima_jax.data.decode import resize
 from aima_jax.evaluation.ranking import top_k
@@ -194,7 +195,10 @@ def _compiled(
         raw = encode(nnx.merge(graph, state), rows)
         return raw / jnp.maximum(jnp.linalg.norm(raw, axis=-1, keepdims=True), 1e-12)
 
-    return partial(jax.jit(features, out_shardings=replicated(mesh)), state)
+    return partial(
+        jax.jit(features, out_shardings=replicated(mesh), compiler_options=compiler.options()),
+        state,
+    )
 
 
 def _require_list(items: Any, function: str, of: str) -> None:

@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from aima_jax import checkpoint
+from aima_jax import checkpoint, compiler
 from aima_jax.config import LOSSES
 from aima_jax.data import TrainBatches
 from aima_jax.distributed import from_first_host
@@ -144,7 +144,12 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         skeleton=skeleton,
         batches=batches,
         table=jax.device_put(CategoryTable.of(problem.table), replicated(mesh)),
-        step=jax.jit(step, donate_argnums=0, out_shardings=(where, replicated(mesh))),
+        step=jax.jit(
+            step,
+            donate_argnums=0,
+            out_shardings=(where, replicated(mesh)),
+            compiler_options=compiler.options(),
+        ),
         state=state,
         description=checkpoint.Description(
             model=skeleton.config.to_dict(),
