@@ -21,7 +21,7 @@ FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands b
 rate is given as a share of "matmul" and, on the cards of `PEAKS`, of the maker's number for dense
 products in bfloat16, which is the model FLOP utilisation.
 "matmul" is the rate of products of two square matrices of random numbers, 2048² in float32 on a
-CPU, 8192² in bfloat16 elsewhere, of XLA and of PyTorch, in turns of their own right after the steps.
+CPU, 8192² in bfloat16 elsewhere, of XLA and PyTorch, in turns of their own right after the steps.
 """
 
 import argparse
