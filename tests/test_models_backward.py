@@ -28,6 +28,11 @@ def bend(x, kernel, module):
     return y[:1], y @ kernel
 
 
+def standardize(x):
+    x = x - np.mean(x, axis=-1, keepdims=True)
+    return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-5)
+
+
 CASES = {
     "computed_again": (
         lambda x, kernel, scale: jnp.concatenate(bend(x, kernel, Scale(scale)), axis=None),
@@ -35,6 +40,11 @@ CASES = {
             [np.tanh(x[:1]) * scale, np.tanh(x) * scale @ kernel], axis=None
         ),
         [(5, 7), (7, 3), (7,)],
+    ),
+    "layer_norm": (
+        backward.layer_norm,
+        lambda x, scale, bias: scale * standardize(x) + bias,
+        [(4, 6), (6,), (6,)],
     ),
     "matmul": (
         lambda x, kernel: backward.matmul(x, kernel, "float32"),

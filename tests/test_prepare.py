@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins import folder_contents, picture, small_pa100k, small_peta
 
+import tfds_builders.prepare as prepare_module
 from aima_jax.attributes import AttributeSchema, pa100k_schema
-from tfds_builders import prepared
+from tfds_builders import prepared, records
 from tfds_builders.pictures import check_picture, in_threads
 from tfds_builders.prepare import check, find, main, prepare
 from tfds_builders.records import PersonSearchBuilder, Record, Split
@@ -278,6 +279,46 @@ def test_interrupted_on_the_way(long_raw, data):
     assert process.returncode == 130
     assert "interrupted; nothing was left behind" in errors
     assert "Traceback" not in errors
+    assert not data.exists()
+
+
+class Ignored:
+    """What raises where Python ignores it."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("place", ["while records are written", "after them"])
+def test_an_interruption_that_python_ignores_is_not_lost(place, raw, data, capsys, monkeypatch):
+    written = []
+
+    def examples(items, total, name):
+        for item in items:
+            if place == "while records are written" and not written:
+                Ignored()
+            written.append(item)
+            yield item
+
+    def stored(*arguments):
+        if place == "after them":
+            Ignored()
+        return read_back(*arguments)
+
+    read_back = prepare_module._stored
+    monkeypatch.setattr(records, "progress", examples)
+    monkeypatch.setattr(prepare_module, "_stored", stored)
+    monkeypatch.setattr(
+        sys, "argv", ["prepare", "pa100k", f"--manual_dir={raw}", f"--data_dir={data}"]
+    )
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert main() == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert capsys.readouterr().err.endswith("interrupted; nothing was left behind\n")
+    assert len(written) == (1 if place == "while records are written" else 10)
     assert not data.exists()
 
 

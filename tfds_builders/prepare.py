@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfds_builders import prepared
+from tfds_builders import interruption, prepared
 from tfds_builders.layout import require_folder
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def prepare(
         with _workplace(folder) as place:
             if not folder.exists():
                 made = _build(dataset, place, manual_dir)
+                interruption.check()
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 made.rename(folder)
     except (OSError, RuntimeError) as error:
@@ -234,6 +235,7 @@ def main() -> int:
     parser.add_argument("--data_dir", help="the prepared ones; ~/tensorflow_datasets by default")
     parser.add_argument("--check", action="store_true", help="verify a prepared dataset")
     args = parser.parse_args()
+    interruption.catch()
     try:
         if args.check:
             manifest = check(args.dataset, data_dir=args.data_dir)

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from aima_jax.attributes import AttributeSchema
+from tfds_builders.interruption import checked
 from tfds_builders.pictures import check_picture, in_threads, read_picture
 from tfds_builders.progress import progress
 
@@ -115,7 +116,7 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 def _shards(name: str, split: Split) -> list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]:
     """The split cut into shards, which TFDS writes one after the other."""
-    examples = progress(in_threads(_example, split.records), split.size, name)
+    examples = checked(progress(in_threads(_example, split.records), split.size, name))
     numbered = zip(range(split.size), examples, strict=True)
     return [
         functools.partial(itertools.islice, numbered, _RECORDS_PER_SHARD)

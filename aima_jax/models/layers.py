@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from aima_jax.compiler import on_cuda
-from aima_jax.models.backward import add_bias, computed_again, matmul
+from aima_jax.models.backward import add_bias, computed_again, layer_norm, matmul
 from aima_jax.models.config import Activation, Dtype, Remat, TransformerConfig
 
 REMAT_POLICIES = {
@@ -64,11 +64,8 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows channels"]:
         # Over rows: with more axes, XLA's GPU backend transposes the tokens forth and back.
-        y = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        y -= jnp.mean(y, axis=-1, keepdims=True)
-        y *= jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-5)
-        y = y * self.scale[...] + self.bias[...]
-        return y.astype(x.dtype).reshape(x.shape)
+        rows = x.reshape(-1, x.shape[-1])
+        return layer_norm(rows, self.scale[...], self.bias[...]).reshape(x.shape)
 
 
 def activate(x: Float[Array, "*shape"], activation: Activation) -> Float[Array, "*shape"]:
