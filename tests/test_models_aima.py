@@ -137,6 +137,7 @@ def test_configs_survive_json():
         (lambda: CLIPConfig.preset("tiny", remat="some"), "remat"),
         (lambda: CLIPConfig.preset("tiny", dtype="float16"), "bfloat16"),
         (lambda: dataclasses.replace(PRESETS["tiny"].text, heads=3), "heads"),
+        (lambda: AIMAConfig(PRESETS["tiny"], num_categories=6, fusion_depth=0), "fusion_depth"),
     ],
 )
 def test_impossible_configs_are_refused(build, message):

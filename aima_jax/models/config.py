@@ -188,6 +188,10 @@ class AIMAConfig:
     num_categories: int
     fusion_depth: int = 4
 
+    def __post_init__(self):
+        if self.fusion_depth < 1:
+            raise ValueError(f"fusion_depth={self.fusion_depth}: expected 1 block or more")
+
     def to_dict(self) -> dict[str, Any]:
         """The config as plain JSON data."""
         return dataclasses.asdict(self) | {"clip": self.clip.to_dict()}
