@@ -37,7 +37,7 @@ _RANGES = {
     "data.threads": (0, 1024),
     "data.prefetch": (1, 1024),
     "model.patch_stride": (0, 1024),
-    "model.fusion_depth": (0, 1024),
+    "model.fusion_depth": (1, 1024),
     **{f"loss.{name}": (0.0, math.inf) for name in LOSSES},
     "loss.temperature": (_TINY, math.inf),
     "loss.attribute_iou_temperature": (_TINY, math.inf),

@@ -237,8 +237,9 @@ def matmul() -> Callable[[], Answer]:
     product = jax.jit(jnp.matmul)
 
     def multiply(count: int) -> None:
+        y = x
         for _ in range(count):
-            y = product(x, x)
+            y = product(x, y)  # one after the other
         y.block_until_ready()
 
     return lambda: matmul_rate(size, multiply)

@@ -68,8 +68,9 @@ def matmul() -> Callable[[], Answer]:
     x = torch.randn((size, size), dtype=dtype, device="cuda" if on_gpu else "cpu")
 
     def multiply(count: int) -> None:
+        y = x
         for _ in range(count):
-            x @ x
+            y = x @ y
         if on_gpu:
             torch.cuda.synchronize()
 

@@ -10,16 +10,17 @@ a weight decay for each group of parameters. The losses of both at the first two
 Ours also augments the pictures and draws what is masked, within its step. The peer
 (benchmarks/peer.py) is transformers' CLIP with fusion module, head and losses as IRRA's code has
 them: either sentence in a pass of its own at 77 tokens, the head at all positions. On a GPU it is
-compiled and under autocast to bfloat16.
+compiled, under autocast to bfloat16, and Adam is one kernel; on a CPU it is as PyTorch has it.
 
 Both take turns, each in a process of its own; the median of the turns after the first two counts.
 A turn is a step, but on a GPU eight, of which the last is waited for, as training loops do.
 Ours has the allocator's settings that run.py gives it (`aima_jax.allocation`).
 Memory is the highest resident set of the process from its first step on, libraries and compiling
 included; on a GPU it is the device's. The peer compiles, where it does, during its first step.
-FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands beside them. Their
-rate is given as a share of "matmul" and, on the cards of `PEAKS`, of the maker's number for dense
-products in bfloat16, which is the model FLOP utilisation.
+FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands beside them, which
+leaves out what it has libraries compute, on a GPU nearly all. Their rate is given as a share of
+"matmul" and, on the cards of `PEAKS`, of the maker's number for dense products in bfloat16, which
+is the model FLOP utilisation.
 "matmul" is the rate of products of two square matrices of random numbers, 2048² in float32 on a
 CPU, 8192² in bfloat16 elsewhere, of XLA and PyTorch, in turns of their own right after the steps.
 """

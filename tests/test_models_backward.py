@@ -56,8 +56,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "backend"), [*((name, "cpu") for name in CASES), ("add_bias", "gpu")]
+)
 def test_value_and_gradient_are_the_formula_s(name, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)  # either form runs anywhere
     function, formula, shapes = CASES[name]

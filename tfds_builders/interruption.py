@@ -4,7 +4,10 @@ Python ignores an exception that is raised in a callback of its garbage collecto
 and JAX has such a callback: a KeyboardInterrupt that happens to be raised there goes by unnoticed.
 """
 
+import contextlib
 import signal
+import sys
+import threading
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import TypeVar
@@ -13,12 +16,31 @@ _Item = TypeVar("_Item")
 _noted = False
 
 
-def catch() -> None:
-    """From now on SIGINT is noted before it raises KeyboardInterrupt."""
+@contextlib.contextmanager
+def noticed() -> Iterator[None]:
+    """Within, SIGINT is noted as it raises KeyboardInterrupt, for `check`.
+
+    Nothing changes outside of the main thread, or where SIGINT has another handler than Python's.
+    """
     global _noted
-    _noted = False
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    show = sys.unraisablehook
+
+    def show_others(unraisable: "sys.UnraisableHookArgs") -> None:
+        if unraisable.exc_type is not KeyboardInterrupt:
+            show(unraisable)
+
+    try:
+        sys.unraisablehook = show_others
         signal.signal(signal.SIGINT, _note)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = show
+        _noted = False
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -65,7 +65,7 @@ def prepare(
     if instructions:
         require_folder(manual_dir, instructions)
     try:
-        with _workplace(folder) as place:
+        with interruption.noticed(), _workplace(folder) as place:
             if not folder.exists():
                 made = _build(dataset, place, manual_dir)
                 interruption.check()
@@ -210,7 +210,8 @@ def _stored(builder: Any, split: str) -> tuple[prepared.Labels, str]:
     names = ("attributes", "identity", "camera", "filename")
     columns = {name: [] for name in names}
     digest = hashlib.sha256()
-    for record in builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}):
+    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    for record in interruption.checked(source):
         for name in names:
             columns[name].append(record[name])
         digest.update(hashlib.sha256(record["image"]).digest())
@@ -235,7 +236,6 @@ def main() -> int:
     parser.add_argument("--data_dir", help="the prepared ones; ~/tensorflow_datasets by default")
     parser.add_argument("--check", action="store_true", help="verify a prepared dataset")
     args = parser.parse_args()
-    interruption.catch()
     try:
         if args.check:
             manifest = check(args.dataset, data_dir=args.data_dir)

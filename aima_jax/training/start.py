@@ -1,4 +1,4 @@
-"""Where a run starts: the model and the state before its first step, born on the mesh."""
+"""Where a run starts: the model and the state before its first step, on the mesh."""
 
 import dataclasses
 import pathlib
@@ -71,10 +71,11 @@ def initial_parameters(
     if config.init_from:
         pretrained = _other_run(pathlib.Path(config.init_from), shapes, mesh)
     params = {name: jax.device_put(x, shardings[name]) for name, x in pretrained.items()}
-    if missing := shapes.keys() - params.keys():
+    if shapes.keys() - params.keys():
         # Not under jit: compiled into one program, the draws take minutes on a GPU.
         drawn = flatten(create())
-        params |= {name: put_whole(np.asarray(drawn[name]), shardings[name]) for name in missing}
+        for name in shapes.keys() - params.keys():
+            params[name] = put_whole(np.asarray(drawn.pop(name)), shardings[name])
     return skeleton, {name: params[name] for name in shapes}
 
 
