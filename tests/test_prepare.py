@@ -41,6 +41,14 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.fixture
+def ctrl_c():
+    """SIGINT as in a terminal, also in what is started: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def start(raw, data, **options):
     return subprocess.Popen(
         [*PREPARE, f"--manual_dir={raw}", f"--data_dir={data}"],
@@ -271,6 +279,7 @@ def test_killed_when_tfds_was_done(raw, tmp_path, data):
     assert [path.name for path in (data / "pa100k").iterdir()] == ["1.0.0"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_interrupted_on_the_way(long_raw, data):
     process = start(long_raw, data)
     wait_for_records(data)
@@ -289,6 +298,7 @@ class Ignored:
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("place", ["while records are written", "after them"])
 def test_an_interruption_that_python_ignores_is_not_lost(place, raw, data, capsys, monkeypatch):
     written = []
