@@ -14,14 +14,11 @@ import time
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from stand_ins import folder_contents, picture, small_pa100k, small_peta
 
 import tfds_builders.prepare as prepare_module
 from aima_jax.attributes import AttributeSchema, pa100k_schema
 from tfds_builders import prepared, records
-from tfds_builders.pictures import check_picture, in_threads
 from tfds_builders.prepare import check, find, main, prepare
 from tfds_builders.records import PersonSearchBuilder, Record, Split
 
@@ -383,39 +380,3 @@ def test_a_builder_must_give_as_many_records_as_it_says(tmp_path, count):
 
     with pytest.raises(ValueError, match=r"argument 2 is (shorter|longer) than argument 1"):
         Miscounting(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-
-
-@settings(deadline=None, max_examples=300)
-@given(st.data())
-def test_damaged_pictures_are_refused_with_one_message(data):
-    content = bytearray(picture(1, data.draw(st.sampled_from(["JPEG", "PNG"]))))
-    for _ in range(data.draw(st.integers(0, 3))):
-        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-    content = bytes(content[: data.draw(st.integers(0, len(content)))])
-    try:
-        check_picture(content, "some.jpg")
-    except ValueError as error:
-        assert str(error).startswith("some.jpg: ")
-
-
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
-def test_truncated_pictures_are_refused(file_format):
-    content = picture(0, file_format)
-    check_picture(content, "whole")
-    for length in range(0, len(content) - 20, 7):
-        with pytest.raises(ValueError, match=r"half: (cannot be decoded|the file is empty)"):
-            check_picture(content[:length], "half")
-
-
-def test_threads_keep_the_order_and_stop_at_the_first_failure():
-    def slow_square(number):
-        time.sleep(0.001 * (number % 3))
-        if number == 150:
-            raise ValueError("150")
-        return number**2
-
-    results = in_threads(slow_square, range(10**9))
-    for number in range(150):
-        assert next(results) == number**2
-    with pytest.raises(ValueError, match="150"):
-        next(results)
