@@ -16,8 +16,8 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from aima_jax import manifest
 from aima_jax.attributes import AttributeSchema
+from aima_jax.files import compare, read_sealed_json
 from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh, state_shardings
@@ -125,7 +125,7 @@ def score(path: pathlib.Path) -> float:
     It is infinite where the manifest is damaged: whoever looks for the best must hear of it.
     """
     try:
-        metrics = manifest.read_sealed(path / MANIFEST)["metrics"] or {}
+        metrics = read_sealed_json(path / MANIFEST)["metrics"] or {}
     except (FileNotFoundError, ValueError, KeyError):
         return math.inf
     return metrics.get("R1", -1)
@@ -139,12 +139,12 @@ def is_sealed(path: pathlib.Path) -> bool:
 def damage(path: pathlib.Path) -> list[str]:
     """What is wrong with a checkpoint's files, nothing if it is sound."""
     try:
-        expected = manifest.read_sealed(path / MANIFEST)["files"]
+        expected = read_sealed_json(path / MANIFEST)["files"]
     except FileNotFoundError:
         return [f"{MANIFEST} is missing: the save was cut off"]
     except (ValueError, KeyError):
         return [f"{MANIFEST} is not what was written"]
-    return manifest.compare(expected, manifest.checksums(path, leave_out=MANIFEST))
+    return compare(path, expected, leave_out=MANIFEST)
 
 
 def describe(path: pathlib.Path) -> Description:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from aima_jax.manifest import write_json
+from aima_jax.files import write_json
 
 CONFIG = "config.json"
 RECORD = "environment.json"

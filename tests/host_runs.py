@@ -18,7 +18,7 @@ import kill_runs
 import numpy as np
 
 from aima_jax import checkpoint
-from aima_jax.manifest import read_sealed
+from aima_jax.files import read_sealed_json
 from aima_jax.parameters import flatten
 from aima_jax.workdir import read_metrics
 
@@ -136,7 +136,7 @@ def main():
 
 def parameters(path):
     params = flatten(checkpoint.load_model(path).model)
-    files = read_sealed(path / checkpoint.MANIFEST)["files"]
+    files = read_sealed_json(path / checkpoint.MANIFEST)["files"]
     assert any("process_1" in name for name in files), "the second host saved nothing"
     assert all(np.isfinite(value).all() for value in params.values())
     return f"{len(params)} parameters from files of both"

@@ -84,6 +84,7 @@ def small_market(folder: pathlib.Path) -> pathlib.Path:
             ],
         )
     (root / "bounding_box_test" / "Thumbs.db").write_bytes(b"not a picture")
+    (root / "bounding_box_train" / "._0002_c1s1_000151_01.jpg").write_bytes(b"not a picture")
     scipy.io.savemat(root / "market_attribute.mat", market_labels(people))
     return folder
 

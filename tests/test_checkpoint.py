@@ -127,6 +127,28 @@ def test_what_a_kill_leaves_is_removed_and_what_is_damaged_is_set_aside(workdir)
     assert {path.name for path in folder.iterdir()} == {"1", "2.damaged"}
 
 
+def test_nothing_damaged_is_ever_deleted(workdir):
+    folder = workdir / "checkpoints"
+    for number in range(2):
+        shutil.copytree(folder / "1", folder / "3")
+        (folder / "3" / "_CHECKPOINT_METADATA").write_text(f"damage {number}")
+        assert len(clear_damaged(workdir)) == 1
+    assert {path.name for path in folder.iterdir()} == {"1", "2", "3.damaged", "3.damaged.1"}
+    for number, name in enumerate(("3.damaged", "3.damaged.1")):
+        assert (folder / name / "_CHECKPOINT_METADATA").read_text() == f"damage {number}"
+    assert clear_damaged(workdir) == []
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "d/._x", "notes.txt"])
+def test_a_file_that_is_not_the_checkpoints_own_is_no_damage(workdir, name):
+    newest = checkpoint.select(workdir)
+    (newest / name).parent.mkdir(exist_ok=True)
+    (newest / name).write_text("not ours")
+    assert clear_damaged(workdir) == []
+    assert checkpoint.select(workdir) == newest
+    assert value(newest) == 2
+
+
 @pytest.fixture
 def limit_files():
     """Files may not grow beyond a size, which writers meet as a full disk."""
@@ -168,7 +190,7 @@ def test_a_manifest_that_cannot_be_written_leaves_no_checkpoint(workdir, monkeyp
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("aima_jax.manifest.write_json", full)
+    monkeypatch.setattr("aima_jax.files.write_json", full)
     saver = Saver(workdir, DESCRIPTION)
     saver.save(3, state(3))
     with pytest.raises(OSError, match="No space left on device"):

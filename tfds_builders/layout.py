@@ -4,6 +4,8 @@ import os
 import pathlib
 from collections.abc import Collection, Sequence
 
+from aima_jax.files import is_clutter
+
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
@@ -57,7 +59,7 @@ def find_file(candidates: Sequence[pathlib.Path], instructions: str) -> pathlib.
 
 def picture_names(folder: pathlib.Path) -> list[str]:
     """Returns the names of a folder's pictures, sorted; other files (Thumbs.db) do not count."""
-    return sorted(name for name in os.listdir(folder) if name.lower().endswith(_PICTURES))
+    return sorted(filter(_is_picture, os.listdir(folder)))
 
 
 def require_listed(listed: Collection[str], folder: pathlib.Path, label_file: pathlib.Path) -> None:
@@ -91,7 +93,11 @@ def _other_level(manual_dir: pathlib.Path, folders: Sequence[str]) -> str:
 
 
 def _holds_pictures(folder: pathlib.Path) -> bool:
-    return folder.is_dir() and any(e.name.lower().endswith(_PICTURES) for e in os.scandir(folder))
+    return folder.is_dir() and any(_is_picture(entry.name) for entry in os.scandir(folder))
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(_PICTURES) and not is_clutter(name)
 
 
 def _some(names: Sequence[str], shown: int = 5) -> str:

@@ -113,7 +113,7 @@ def check(dataset: str, *, data_dir: _Place = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: it is not prepared.
-        ValueError: naming every file that is damaged, missing, or does not belong there.
+        ValueError: naming every file that is damaged or missing.
     """
     return prepared.verify(require(dataset, data_dir=data_dir))
 

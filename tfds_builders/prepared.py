@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aima_jax.manifest import checksums, compare, read_sealed, write_sealed
+from aima_jax.files import checksums, compare, read_sealed_json, write_sealed_json
 
 MANIFEST = "manifest.json"
 
@@ -40,7 +40,7 @@ def write_manifest(
         "contents": contents,
         "files": checksums(folder, leave_out=MANIFEST),
     }
-    write_sealed(folder / MANIFEST, content)
+    write_sealed_json(folder / MANIFEST, content)
 
 
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / MANIFEST
     advice = f"delete {folder} and prepare the dataset again"
     try:
-        return read_sealed(path)
+        return read_sealed_json(path)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: {advice}") from None
     except ValueError as error:
@@ -59,10 +59,10 @@ def verify(folder: pathlib.Path) -> dict[str, Any]:
     """Reads every file of a prepared folder, and returns its manifest.
 
     Raises:
-        ValueError: naming every file that is damaged, missing, or does not belong there.
+        ValueError: naming every file that is damaged or missing.
     """
     manifest = read_manifest(folder)
-    problems = compare(manifest["files"], checksums(folder, leave_out=MANIFEST))
+    problems = compare(folder, manifest["files"], leave_out=MANIFEST)
     for split, count in manifest["counts"].items() if not problems else ():
         found = len(read_labels(folder, split)["filename"])
         if found != count:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from aima_jax.files import atomic_write
+
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -205,10 +207,11 @@ def write_safetensors(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(dict(arrays), path, dict(metadata))  # to another name first
+        with atomic_write(path) as temporary:
+            save_file(dict(arrays), temporary, dict(metadata))
+            temporary.chmod(0o644)  # safetensors leaves it to its owner alone
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from None
-    path.chmod(0o644)  # safetensors leaves it to its owner alone
 
 
 def _open_torch(

@@ -15,7 +15,7 @@ from aima_jax.evaluation.chance import random_ranking
 from aima_jax.evaluation.encode import Encoder
 from aima_jax.evaluation.ranking import GalleryLabels, evaluate_rankings, top_k
 from aima_jax.evaluation.report import Ranking, write_report
-from aima_jax.manifest import whole, write_json
+from aima_jax.files import atomic_write, write_json
 from aima_jax.parameters import flatten
 from aima_jax.prepared import prepared_folder
 from aima_jax.sharding import make_mesh
@@ -134,7 +134,7 @@ def _save_rankings(
     ranking: np.ndarray,
 ) -> None:
     """Writes for each query its sentence, and its first images with their similarities."""
-    with whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, query=sentences, filename=split.filename[ranking], similarity=similarity)
 
 

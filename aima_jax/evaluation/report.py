@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from aima_jax.data.decode import resize
-from aima_jax.manifest import whole
+from aima_jax.files import atomic_write
 from aima_jax.workdir import read_metrics
 
 Picture = Image.Image | UInt8[np.ndarray, "height width 3"]
@@ -84,7 +84,7 @@ def write_report(
 
 def save_picture(picture: Image.Image, path: pathlib.Path) -> None:
     """Writes a PNG file that is complete or absent, whatever happens meanwhile."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         picture.save(temporary, format="PNG")
 
 

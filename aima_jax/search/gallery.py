@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from tqdm import tqdm
 
 from aima_jax.checkpoint import MANIFEST
+from aima_jax.files import atomic_write, is_clutter
 from aima_jax.search.person_search import PersonSearch
 from aima_jax.search.pictures import in_threads
 
@@ -59,14 +60,8 @@ class IndexedFolder:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes an .npz file that is complete or absent, whatever happens meanwhile."""
-        path = pathlib.Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, **vars(self))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_write(pathlib.Path(path)) as temporary, temporary.open("wb") as file:
+            np.savez(file, **vars(self))
 
 
 _ARRAYS = ("names", "stamps", "features")
@@ -140,6 +135,7 @@ def _stamps(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of each picture in a folder, by its path there, in sorted order."""
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     stats = {path.relative_to(folder).as_posix(): path.stat() for path in paths if path.is_file()}
+    stats = {name: stat for name, stat in stats.items() if not is_clutter(name)}
     if not stats:
         raise ValueError(f"no picture in {folder}; expected files with {', '.join(SUFFIXES)}")
     return {name: (stats[name].st_size, stats[name].st_mtime_ns) for name in sorted(stats)}

@@ -8,7 +8,7 @@ import struct
 import time
 from collections.abc import Mapping
 
-from aima_jax.manifest import whole
+from aima_jax.files import atomic_write
 from aima_jax.workdir import METRICS, read_metrics
 
 
@@ -31,7 +31,7 @@ class MetricsWriter:
     def __init__(self, workdir: pathlib.Path, *, first_step: int):
         path, folder = workdir / METRICS, workdir / "tensorboard"
         kept = [row for row in read_metrics(path) if row["step"] <= first_step]
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(b"".join(map(_line, kept)))
         folder.mkdir(exist_ok=True)
         for old in folder.glob("events.*"):

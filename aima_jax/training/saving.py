@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from aima_jax import checkpoint, manifest
+from aima_jax import checkpoint
 from aima_jax.distributed import from_first_host
+from aima_jax.files import checksums, free_name, write_sealed_json
 from aima_jax.training.step import TrainState
 
 _TRAIN_FIELDS = ("step", "opt_state", "failed", "skipped")
@@ -103,9 +104,9 @@ class Saver:
             response.result()
             if jax.process_index() == 0:
                 path = self._folder / str(step)
-                files = manifest.checksums(path, leave_out=checkpoint.MANIFEST)
+                files = checksums(path, leave_out=checkpoint.MANIFEST)
                 content = {"step": step, "metrics": metrics, "files": files}
-                manifest.write_sealed(path / checkpoint.MANIFEST, content)
+                write_sealed_json(path / checkpoint.MANIFEST, content)
                 self._discard()
         except Exception as error:
             self._error = error
@@ -156,7 +157,7 @@ def restore(
 
 
 def clear_damaged(workdir: pathlib.Path) -> list[str]:
-    """Removes saves that were cut off, renames damaged ones to `<step>.damaged`; tells of each."""
+    """Removes saves that were cut off, renames damaged ones to `<step>.damaged`, tells of each."""
     told = []
     for step in checkpoint.steps(workdir):
         path = workdir / checkpoint.FOLDER / str(step)
@@ -164,9 +165,7 @@ def clear_damaged(workdir: pathlib.Path) -> list[str]:
             continue
         told.append(f"passed over the checkpoint {path}: {'; '.join(problems[:3])}")
         if checkpoint.is_sealed(path):
-            aside = path.with_name(f"{step}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            path.rename(free_name(path.with_name(f"{step}.damaged")))
         else:
             shutil.rmtree(path)
     return told

@@ -1,0 +1,173 @@
+"""Files: paths that people give, files complete or absent, folders that are what was written."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Files = dict[str, dict[str, int | str]]
+
+_log = logging.getLogger(__name__)
+
+# Left by file managers, network stores and archives, and never a picture or a file of ours.
+_CLUTTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "@eaDir", "__MACOSX"})
+_SETTLED_NANOSECONDS = 2 * 10**9  # a file this young may change again within its clock's grain
+
+
+def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns a path that a person gives, absolute, with `~` expanded.
+
+    Raises:
+        ValueError: it names an object store or a web address, or a home that nobody has.
+    """
+    text = os.fspath(path)
+    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text):
+        raise ValueError(
+            f"{text}: paths with {scheme[1]}:// are not supported; copy it to a local disk, or "
+            "mount it, and name that folder"
+        )
+    try:
+        return pathlib.Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(
+            f"{text}: no home folder is known for {text.split('/')[0]}; set HOME, or name the "
+            "whole path"
+        ) from None
+
+
+def is_clutter(path: str | os.PathLike[str]) -> bool:
+    """Tells whether a relative path is one that a system leaves beside people's own files.
+
+    It is, or is in: `.DS_Store`, `Thumbs.db`, `desktop.ini`, `@eaDir`, `__MACOSX`, or a name that
+    begins with `._`.
+    """
+    parts = pathlib.PurePath(path).parts
+    return any(part in _CLUTTER or part.startswith("._") for part in parts)
+
+
+@contextlib.contextmanager
+def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a temporary path to write to, and moves it to `path` at the end: complete or absent.
+
+    Raises:
+        OSError: it could not be written; the message has the file's name, of a full disk as well.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: pathlib.Path, content: object) -> None:
+    """Writes a JSON file, on disk before it has its name."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_sealed_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON object together with its own checksum."""
+    write_json(path, {**content, "sha256": _digest(content)})
+
+
+def read_sealed_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads what `write_sealed_json` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not what was written.
+    """
+    text = path.read_bytes()
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
+    content = dict(found) if isinstance(found, dict) else {}
+    # The checksum does not see whether the last line is complete.
+    if content.pop("sha256", None) != _digest(content) or not text.endswith(b"\n"):
+        raise ValueError(f"{path} has changed since it was written")
+    return content
+
+
+def checksums(folder: pathlib.Path, *, leave_out: str) -> Files:
+    """Returns size in bytes and SHA-256 of every file below a folder, by its path there."""
+    return {
+        name: {"size": path.stat().st_size, "sha256": _sha256(path)}
+        for name, path in _files(folder)
+        if name != leave_out
+    }
+
+
+def compare(folder: pathlib.Path, expected: Files, *, leave_out: str) -> list[str]:
+    """Returns what is missing or changed of the files that `checksums` once listed, a phrase each.
+
+    Other files are told of in the log, once, and change nothing. A file that has not changed since
+    this process last read it is not read again.
+    """
+    others = sorted(name for name, _ in _files(folder) if name not in {*expected, leave_out})
+    if others:
+        _tell_once(f"{folder} holds files that are not its own and are ignored: {others[:5]}")
+    problems = []
+    for name, facts in expected.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif (size := path.stat().st_size) != facts["size"]:
+            problems.append(f"{name} has {size} bytes, not {facts['size']}")
+        elif _sha256(path) != facts["sha256"]:
+            problems.append(f"{name} has changed")
+    return sorted(problems)
+
+
+def free_name(path: pathlib.Path) -> pathlib.Path:
+    """Returns `path`, or the first of `path.1`, `path.2`, … that is not taken."""
+    taken, number = path, 0
+    while os.path.lexists(taken):
+        number += 1
+        taken = path.with_name(f"{path.name}.{number}")
+    return taken
+
+
+def _files(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and not is_clutter(name):
+            yield name.as_posix(), path
+
+
+def _sha256(path: pathlib.Path) -> str:
+    facts = path.stat()
+    changed = max(facts.st_mtime_ns, facts.st_ctime_ns)
+    state = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    settled = time.time_ns() - changed > _SETTLED_NANOSECONDS
+    return (_known_sha256 if settled else _known_sha256.__wrapped__)(path, state)
+
+
+@functools.lru_cache(maxsize=2**14)
+def _known_sha256(path: pathlib.Path, state: tuple[int, ...]) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def _tell_once(text: str) -> None:
+    _log.warning("%s", text)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
