@@ -15,8 +15,8 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from aima_jax.attributes import pa100k_schema
+from aima_jax.cli import main
 from aima_jax.convert import load_aima, load_clip, save_aima, save_clip
-from aima_jax.convert.__main__ import main
 from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh
@@ -215,7 +215,7 @@ def test_the_command_line_writes_the_clip_of_an_aima_file(clip, tmp_path, capsys
     model = random_model(lambda: AIMA(config, rngs=nnx.Rngs(0)), seed=1)
     save_aima(model, tmp_path / "new" / "folder" / "aima.safetensors")
     arguments = [str(tmp_path / "new" / "folder" / "aima.safetensors"), str(tmp_path / "clip")]
-    assert main(["huggingface", *arguments, "--temperature", "0.02"]) == 0
+    assert main(["convert", "huggingface", *arguments, "--temperature", "0.02"]) == 0
     assert "written to" in capsys.readouterr().out
     assert_same(model.clip, load_clip(tmp_path / "clip", image_size=None)[1])
     scale = load_file(tmp_path / "clip" / "model.safetensors")["logit_scale"]
@@ -228,7 +228,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
         (["aima", str(tmp_path), str(tmp_path / "out.bin")], ".safetensors"),
         (["verify", str(tmp_path)], "config.json" if HAS_TORCH else "pip install torch"),
     ):
-        assert main(arguments) == 2
+        assert main(["convert", *arguments]) == 2
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1
         assert message in lines[0]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from aima_jax.cli import main
 from aima_jax.convert import load_clip, load_irra, save_clip
-from aima_jax.convert.__main__ import main
 from aima_jax.convert.verify import verify
 from aima_jax.models import resize_positions
 from aima_jax.parameters import flatten
@@ -185,7 +185,7 @@ def test_verify_finds_agreement_and_disagreement(hugging_face, tmp_path, capsys,
     differences = verify(tmp_path)
     assert len(differences) == 4 + 2 + 3 + 1  # stages around the blocks, and the blocks
     assert max(differences.values()) < 1e-5
-    assert main(["verify", str(tmp_path)]) == 0
+    assert main(["convert", "verify", str(tmp_path)]) == 0
     assert "image block 1" in capsys.readouterr().out
 
     def wrong(path, image_size):
@@ -194,7 +194,7 @@ def test_verify_finds_agreement_and_disagreement(hugging_face, tmp_path, capsys,
         return config, clip
 
     monkeypatch.setattr("aima_jax.convert.verify.load_clip", wrong)
-    assert main(["verify", str(tmp_path)]) == 2
+    assert main(["convert", "verify", str(tmp_path)]) == 2
     assert "stages differ" in capsys.readouterr().err
 
 
@@ -218,9 +218,8 @@ def test_an_irra_checkpoint_is_an_aima(tmp_path):
     config, model = load_irra(path, image_size=(32, 16))
     assert (config.num_categories, config.fusion_depth) == (5, 2)
     assert model.config == config
-    assert (
-        main(["aima", str(path), str(tmp_path / "a.safetensors"), "--image-size", "32", "16"]) == 0
-    )
+    command = ["convert", "aima", str(path), str(tmp_path / "a.safetensors")]
+    assert main([*command, "--image_size", "32", "16"]) == 0
     other, resized = load_irra(path, image_size=(48, 24), grid=(4, 2))
     assert other.clip.vision.grid((48, 24)) == (6, 3)
     positions = "clip.vision.position_embedding"

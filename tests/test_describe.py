@@ -1,7 +1,6 @@
 """The dataset report: its numbers counted anew, its picture, and its command line."""
 
 import collections
-import sys
 
 import numpy as np
 import PIL.Image
@@ -9,9 +8,10 @@ import pytest
 import scipy.io
 from stand_ins import small_market, small_peta
 
+from aima_jax.cli import main
 from aima_jax.text import PromptTemplate, tokenize
 from tfds_builders import describe as module
-from tfds_builders.describe import describe, lines, main
+from tfds_builders.describe import describe, lines
 from tfds_builders.prepare import prepare
 
 
@@ -72,13 +72,12 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     raw = small_market(tmp_path / "raw")
     monkeypatch.chdir(tmp_path)
     command = ["describe", "market1501_attribute", f"--data_dir={tmp_path / 'data'}"]
-    monkeypatch.setattr(sys, "argv", command)
-    assert main() == 2
-    assert "market1501_attribute is not prepared there; run python" in capsys.readouterr().err
+    assert main(command) == 2
+    assert "market1501_attribute is not prepared there; run aima" in capsys.readouterr().err
 
     prepare("market1501_attribute", manual_dir=raw, data_dir=tmp_path / "data")
     capsys.readouterr()
-    assert main() == 0
+    assert main(command) == 0
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     for row in (
         ["train", "test"],
@@ -96,13 +95,12 @@ def test_command_line(tmp_path, capsys, monkeypatch):
         assert len(picture.convert("RGB").getcolors(2**24)) > 100
 
 
-def test_damaged_dataset(tmp_path, capsys, monkeypatch):
+def test_damaged_dataset(tmp_path, capsys):
     raw = small_market(tmp_path / "raw")
     folder = prepare("market1501_attribute", manual_dir=raw, data_dir=tmp_path / "data")
     (folder / "labels-train.npz").unlink()
     command = ["describe", "market1501_attribute", f"--data_dir={tmp_path / 'data'}"]
-    monkeypatch.setattr(sys, "argv", [*command, f"--picture={tmp_path / 'x.png'}"])
-    assert main() == 2
+    assert main([*command, f"--picture={tmp_path / 'x.png'}"]) == 2
     assert "labels-train.npz is missing" in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
 

@@ -18,8 +18,9 @@ from stand_ins import folder_contents, picture, small_pa100k, small_peta
 
 import tfds_builders.prepare as prepare_module
 from aima_jax.attributes import AttributeSchema, pa100k_schema
+from aima_jax.cli import main
 from tfds_builders import prepared, records
-from tfds_builders.prepare import check, find, main, prepare
+from tfds_builders.prepare import check, find, prepare
 from tfds_builders.records import PersonSearchBuilder, Record, Split
 
 PREPARE = (sys.executable, "-m", "tfds_builders.prepare", "pa100k")
@@ -315,10 +316,7 @@ def test_an_interruption_that_python_ignores_is_not_lost(place, raw, data, capsy
     read_back = prepare_module._stored
     monkeypatch.setattr(records, "progress", examples)
     monkeypatch.setattr(prepare_module, "_stored", stored)
-    monkeypatch.setattr(
-        sys, "argv", ["prepare", "pa100k", f"--manual_dir={raw}", f"--data_dir={data}"]
-    )
-    assert main() == 130
+    assert main(["prepare", "pa100k", f"--manual_dir={raw}", f"--data_dir={data}"]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was left behind\n"
     assert len(written) == (1 if place == "while records are written" else 10)
     assert not data.exists()
@@ -343,18 +341,15 @@ def test_two_at_once(long_raw, data):
     assert [path.name for path in (data / "pa100k").iterdir()] == ["1.0.0"]
 
 
-def test_command_line(raw, data, capsys, monkeypatch):
-    places = [f"--manual_dir={raw}", f"--data_dir={data}"]
-    monkeypatch.setattr(sys, "argv", ["prepare", "pa100k", "--check", *places])
-    assert main() == 2
+def test_command_line(raw, data, capsys):
+    command = ["prepare", "pa100k", f"--manual_dir={raw}", f"--data_dir={data}"]
+    assert main([*command, "--check"]) == 2
     assert "error: " in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["prepare", "pa100k", *places])
-    assert main() == 0
+    assert main(command) == 0
     shown = capsys.readouterr()
     assert shown.out == "pa100k is prepared: train 6, val 1, test 3\n"
     assert "train: 6/6 pictures" in shown.err
-    monkeypatch.setattr(sys, "argv", ["prepare", "pa100k", "--check", *places])
-    assert main() == 0
+    assert main([*command, "--check"]) == 0
     assert capsys.readouterr().out == "pa100k is sound: train 6, val 1, test 3\n"
 
 

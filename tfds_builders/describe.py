@@ -1,6 +1,6 @@
 """Describes a prepared dataset in numbers and in one picture.
 
-python -m tfds_builders.describe market1501_attribute --data_dir=… [--picture=…]
+aima describe market1501_attribute --data_dir=… [--picture=…]
 """
 
 import argparse
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from aima_jax import cli
 from aima_jax.attributes import AttributeSchema, attribute_iou
 from aima_jax.data import categories
 from aima_jax.text import PromptTemplate, build_text_table
@@ -172,27 +173,26 @@ def _statistic(values: np.ndarray, name: str) -> float:
     return values.mean() if quantile is None else np.quantile(values, quantile)
 
 
-def main() -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tfds_builders.describe", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("dataset", help="as given to tfds_builders.prepare")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `aima describe` takes."""
+    parser.add_argument("dataset", help="as given to aima prepare")
     parser.add_argument("--data_dir", help="prepared datasets; ~/tensorflow_datasets by default")
     parser.add_argument("--picture", help="a PNG file; <dataset>.png by default")
-    args = parser.parse_args()
-    picture = pathlib.Path(args.picture or f"{args.dataset.replace('/', '-')}.png")
-    try:
-        folder = require(args.dataset, data_dir=args.data_dir)
-        report = describe(folder)
-        print("\n".join(lines(report)))
-        draw(report, picture)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the numbers of a dataset, and draw them.
+
+    Raises:
+        ValueError, OSError: the dataset is not prepared, or damaged; or the picture cannot be
+            written.
+    """
+    picture = pathlib.Path(options.picture or f"{options.dataset.replace('/', '-')}.png")
+    report = describe(require(options.dataset, data_dir=options.data_dir))
+    print("\n".join(lines(report)))
+    draw(report, picture)
     print(f"\ndrawn in {picture}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.main(["describe", *sys.argv[1:]]))

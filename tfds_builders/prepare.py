@@ -1,6 +1,6 @@
 """Prepares a dataset once: raw files in, checked ArrayRecord files with a manifest out.
 
-    python -m tfds_builders.prepare market1501_attribute --manual_dir=… --data_dir=… [--check]
+    aima prepare market1501_attribute --manual_dir=… --data_dir=… [--check]
 
 Exits with 2 where something is wrong with the files, and leaves nothing behind then.
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aima_jax import cli
 from tfds_builders import interruption, prepared
 from tfds_builders.layout import require_folder
 
@@ -102,8 +103,8 @@ def require(dataset: str, *, data_dir: _Place = None) -> pathlib.Path:
     folder = find(dataset, data_dir=data_dir)
     if folder is None:
         raise FileNotFoundError(
-            f"{_folder(dataset, data_dir)}: {dataset} is not prepared there; run python -m "
-            f"tfds_builders.prepare {dataset}, or give its --data_dir"
+            f"{_folder(dataset, data_dir)}: {dataset} is not prepared there; run aima "
+            f"prepare {dataset}, or give its --data_dir"
         )
     return folder
 
@@ -226,32 +227,31 @@ def _stored(builder: Any, split: str) -> tuple[prepared.Labels, str]:
     return labels, digest.hexdigest()
 
 
-def main() -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tfds_builders.prepare", description=__doc__.splitlines()[0]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `aima prepare` takes."""
     parser.add_argument("dataset", help=f"one of {', '.join(DATASETS)}, or as peta/random1")
     parser.add_argument("--manual_dir", help="the raw files; TFDS's manual folder by default")
     parser.add_argument("--data_dir", help="the prepared ones; ~/tensorflow_datasets by default")
     parser.add_argument("--check", action="store_true", help="verify a prepared dataset")
-    args = parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prepare or check a dataset, and print how many pictures it has.
+
+    Raises:
+        ValueError, OSError: as `prepare` and `check`.
+    """
     try:
-        if args.check:
-            manifest = check(args.dataset, data_dir=args.data_dir)
+        if options.check:
+            manifest = check(options.dataset, data_dir=options.data_dir)
         else:
-            folder = prepare(args.dataset, manual_dir=args.manual_dir, data_dir=args.data_dir)
-            manifest = prepared.read_manifest(folder)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+            places = {"manual_dir": options.manual_dir, "data_dir": options.data_dir}
+            manifest = prepared.read_manifest(prepare(options.dataset, **places))
     except KeyboardInterrupt:
-        print("interrupted; nothing was left behind", file=sys.stderr)
-        return 130
+        raise KeyboardInterrupt("interrupted; nothing was left behind") from None
     counts = ", ".join(f"{split} {count:,}" for split, count in manifest["counts"].items())
-    print(f"{manifest['dataset']} {'is sound' if args.check else 'is prepared'}: {counts}")
-    return 0
+    print(f"{manifest['dataset']} {'is sound' if options.check else 'is prepared'}: {counts}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.main(["prepare", *sys.argv[1:]]))

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 
+from aima_jax import cli
 from aima_jax.checkpoint import load_model
 from aima_jax.convert.aima import is_aima, load_aima, save_aima
 from aima_jax.convert.clip import load_clip
@@ -15,24 +16,13 @@ from aima_jax.convert.irra import load_irra
 from aima_jax.convert.verify import verify
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns its exit status, 2 for what a person can set right."""
-    options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m aima_jax.convert", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `aima convert` takes."""
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def command(run, name: str, text: str, source: str) -> argparse.ArgumentParser:
+    def command(convert, name: str, text: str, source: str) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text)
-        one.set_defaults(run=run)
+        one.set_defaults(convert=convert)
         one.add_argument("source", help=source)
         return one
 
@@ -57,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     to_file.add_argument("file", help="where to write, ending in .safetensors")
     to_file.add_argument(
-        "--image-size",
+        "--image_size",
         nargs=2,
         type=int,
         default=(384, 128),
@@ -65,11 +55,11 @@ def _parser() -> argparse.ArgumentParser:
         help="that an IRRA checkpoint was trained at, in pixels (384 128)",
     )
     to_file.add_argument(
-        "--patch-stride", type=int, help="that it was trained at, in pixels (the patch size)"
+        "--patch_stride", type=int, help="that it was trained at, in pixels (the patch size)"
     )
     for one in (to_folder, to_file):
         one.add_argument(
-            "--trust-weights", action="store_true", help="open TorchScript, which can run code"
+            "--trust_weights", action="store_true", help="open TorchScript, which can run code"
         )
     command(
         _verify,
@@ -77,7 +67,15 @@ def _parser() -> argparse.ArgumentParser:
         "compare a CLIP's stages with transformers' own; needs PyTorch",
         "Hugging Face id, as openai/clip-vit-base-patch16, or a folder in that layout",
     )
-    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry out one of the conversions.
+
+    Raises:
+        ValueError, FileNotFoundError: an option is wrong, or a file.
+    """
+    options.convert(options)
 
 
 def _to_huggingface(options: argparse.Namespace) -> None:
@@ -131,4 +129,4 @@ def _is_aima(source: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.main(["convert", *sys.argv[1:]]))

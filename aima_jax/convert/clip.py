@@ -76,8 +76,7 @@ def recognise(checkpoint: Checkpoint) -> tuple[Row, ...]:
         raise ValueError(f"{path} is a whole AIMA model: load it with load_aima")
     if has("base_model."):
         raise ValueError(
-            f"{path} is a checkpoint of IRRA: load it with load_irra "
-            "(python -m aima_jax.convert aima)"
+            f"{path} is a checkpoint of IRRA: load it with load_irra (aima convert aima)"
         )
     if kind.startswith("siglip") or has("logit_bias", "vision_model.head."):
         raise ValueError(f"{path} is a SigLIP model, whose towers are not CLIP's: expected a CLIP")

@@ -54,7 +54,7 @@ def _check_expressible(config: CLIPConfig) -> None:
     else:
         return
     raise ValueError(
-        f"transformers' CLIP cannot express {problem}; save_aima (python -m aima_jax.convert aima) "
+        f"transformers' CLIP cannot express {problem}; save_aima (aima convert aima) "
         "writes any model to one file"
     )
 

@@ -4,15 +4,15 @@ import argparse
 import pathlib
 import sys
 
+from aima_jax import cli
 from aima_jax.evaluation.report import draw_ranking, save_picture
 from aima_jax.search.gallery import index_folder
 from aima_jax.search.person_search import PersonSearch
 from aima_jax.search.pictures import open_picture
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns its exit status, 2 for what a person can set right."""
-    parser = argparse.ArgumentParser(prog="python -m aima_jax.search", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `aima search` takes."""
     parser.add_argument(
         "query", help='attributes, as "gender=female,upper_color=red,backpack", or free words'
     )
@@ -23,17 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--index", type=pathlib.Path, help="file that keeps the features for the next search"
     )
-    options = parser.parse_args(arguments)
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
-    try:
-        _search(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
-def _search(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Search, and print and draw what is found.
+
+    Raises:
+        ValueError, FileNotFoundError: an option is wrong, or a file.
+    """
     if options.k < 1:
         raise ValueError(f"--k={options.k}; expected 1 or more")
     for name in ("out", "index"):
@@ -59,4 +56,4 @@ def _search(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.main(["search", *sys.argv[1:]]))

@@ -8,8 +8,8 @@ from PIL import Image
 from samples import make_model, picture, save
 
 import aima_jax
+from aima_jax.cli import main
 from aima_jax.search import IndexedFolder, PersonSearch, index_folder
-from aima_jax.search.__main__ import main
 
 
 def test_a_folder_is_searched_and_what_cannot_be_read_is_reported(search, folder):
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_index_is_refused_and_left_alone(search, folder, tmp_p
 def test_the_command_line_prints_and_draws_what_it_found(workdir, folder, tmp_path, capsys):
     out = tmp_path / "ranking.png"
     common = ["--workdir", str(workdir), "--images", str(folder), "--k", "3"]
-    assert main(["gender=female,upper_color=red", *common, "--out", str(out)]) == 0
+    assert main(["search", "gender=female,upper_color=red", *common, "--out", str(out)]) == 0
     printed = capsys.readouterr()
     search = PersonSearch.load(workdir)
     gallery, _ = index_folder(search, folder)
@@ -155,7 +155,7 @@ def test_the_command_line_says_what_is_wrong(
     monkeypatch.chdir(tmp_path)
     options = {"query": "hat", "--workdir": str(workdir), "--images": str(folder)} | changes
     query = options.pop("query")
-    assert main([query, *(text for pair in options.items() for text in pair)]) == 2
+    assert main(["search", query, *(text for pair in options.items() for text in pair)]) == 2
     error = capsys.readouterr().err
     assert "error: " in error
     assert message in error

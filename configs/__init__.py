@@ -1,0 +1,1 @@
+"""Configs of the datasets, as data: `configs.synthetic.get_config()`."""
