@@ -16,6 +16,7 @@ _CHOICES = {
     "selection": ("validation", "latest", "test"),
     "model.position_resize": ("bilinear", "bicubic"),
     "model.remat": ("none", "dots", "full"),
+    "model.activation": ("", "quick_gelu", "gelu"),
     "loss.attribute_iou_target": ("softmax", "normalized"),
     "data.cache": ("none", "host", "device"),
 }
@@ -38,6 +39,8 @@ _RANGES = {
     "data.prefetch": (1, 1024),
     "model.patch_stride": (0, 1024),
     "model.fusion_depth": (1, 1024),
+    "model.vision_heads": (0, 1024),
+    "model.text_heads": (0, 1024),
     **{f"loss.{name}": (0.0, math.inf) for name in LOSSES},
     "loss.temperature": (_TINY, math.inf),
     "loss.attribute_iou_temperature": (_TINY, math.inf),

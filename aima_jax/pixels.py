@@ -1,14 +1,20 @@
-"""CLIP's pixel statistics: what the encoders expect of their pictures."""
+"""Pixels as an image encoder expects them."""
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-# Mean and standard deviation of each colour channel, of values in 0…1 (OpenAI CLIP).
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+from aima_jax.models.config import Channels
 
 
-def normalize(images: UInt8[Array, "batch height width 3"]) -> Float[Array, "batch height width 3"]:
-    """Turns pixels of 0…255 into the float32 values that the image encoder expects."""
-    return images.astype(jnp.float32) * (1 / (255 * STD)) - MEAN / STD
+def normalize(
+    images: UInt8[Array, "*batch height width 3"], mean: Channels, std: Channels
+) -> Float[Array, "*batch height width 3"]:
+    """Turn pixels of 0…255 into float32 values: of 0…1, less `mean`, divided by `std`.
+
+    Args:
+        images: pictures.
+        mean, std: `pixel_mean` and `pixel_std` of the image tower's config.
+    """
+    offset, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return images.astype(jnp.float32) * (1 / (255 * scale)) - offset / scale

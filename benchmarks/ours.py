@@ -24,6 +24,7 @@ from aima_jax.convert.mapping import entries_of
 from aima_jax.convert.tables import HUGGING_FACE, Row, irra
 from aima_jax.evaluation.encode import Encoder
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig
+from aima_jax.models.config import OPENAI_MEAN, OPENAI_STD
 from aima_jax.parameters import Parameters, flatten
 from aima_jax.pixels import normalize
 from aima_jax.sharding import make_mesh
@@ -107,7 +108,8 @@ def leave_training(batch: int, length: int, folder: pathlib.Path) -> None:
     table, rows = jax.device_put((draw_categories(length), draw_batch(batch)))
     for step in range(CHECKED_STEPS):
         key = jax.random.fold_in(jax.random.key(0), step)
-        drawn = _draw(key, rows, table, objective(settings), settings.augment.to_dict())
+        augmentation = settings.augment.to_dict() | {"mean": OPENAI_MEAN, "std": OPENAI_STD}
+        drawn = _draw(key, rows, table, objective(settings), augmentation)
         np.savez(folder / f"rows-{step}.npz", **jax.device_get(drawn))
 
 
@@ -283,4 +285,5 @@ def encoding(batch: int, dtype: str) -> Callable[[], Answer]:
 def leave_encoding(batch: int, folder: pathlib.Path) -> None:
     """Leaves the peer our weights, and the pictures as it takes them."""
     leave_model(folder)
-    np.savez(folder / "pictures.npz", images=np.asarray(normalize(draw_batch(batch)["image"])))
+    images = normalize(draw_batch(batch)["image"], OPENAI_MEAN, OPENAI_STD)
+    np.savez(folder / "pictures.npz", images=np.asarray(images))

@@ -138,7 +138,7 @@ class Peer(nn.Module):
                 "intermediate_size": clip[name]["mlp_width"],
                 "num_hidden_layers": clip[name]["layers"],
                 "num_attention_heads": clip[name]["heads"],
-                "hidden_act": clip["activation"],
+                "hidden_act": clip[name]["activation"],
             }
             for name in ("text", "vision")
         }

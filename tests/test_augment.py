@@ -13,10 +13,11 @@ from aima_jax.training.augment import augment
 HEIGHT, WIDTH = 24, 12
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 STD = np.array([0.26862954, 0.26130258, 0.27577711])
-NOTHING = {"flip": 0.0, "pad": 0, "erase": 0.0, "erase_area": (0.02, 0.4)}
-WHOLE = {"flip": 0.5, "pad": 3, "erase": 0.5, "erase_area": (0.02, 0.4)}
+PIXELS = {"mean": tuple(MEAN), "std": tuple(STD)}
+NOTHING = PIXELS | {"flip": 0.0, "pad": 0, "erase": 0.0, "erase_area": (0.02, 0.4)}
+WHOLE = PIXELS | {"flip": 0.5, "pad": 3, "erase": 0.5, "erase_area": (0.02, 0.4)}
 
-jitted = jax.jit(augment, static_argnames=("flip", "pad", "erase", "erase_area"))
+jitted = jax.jit(augment, static_argnames=tuple(NOTHING))
 
 
 def pictures(rows, seed=0):
@@ -29,6 +30,15 @@ def normalized(images):
 
 def close(a, b):
     return np.abs(a - b).max(axis=(-3, -2, -1)) < 1e-5
+
+
+def test_pixels_are_normalised_by_the_statistics_given_and_erased_with_their_mean():
+    images, other = pictures(3), {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.125)}
+    out = np.asarray(jitted(jax.random.key(0), images, **NOTHING | other))
+    mean, std = (np.array(other[name]) for name in ("mean", "std"))
+    assert np.abs(out - (images / 255 - mean) / std).max() < 1e-5
+    out = np.asarray(jitted(jax.random.key(0), images, **NOTHING | other | {"erase": 1.0}))
+    assert (np.abs(out - mean) < 1e-6).all(-1).any(axis=(1, 2)).all()
 
 
 def erased(images, **options):

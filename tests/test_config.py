@@ -81,6 +81,9 @@ def test_random_configs_are_sound_or_refused(changes, removed):
         ("protocols", ["standard", "best"]),
         ("protocols", "standard"),
         ("on_save_error", "ignore"),
+        ("model.activation", "relu"),
+        ("model.vision_heads", -1),
+        ("model.text_heads", 8.0),
     ],
 )
 def test_a_wrong_value_is_named(field, value):

@@ -81,11 +81,12 @@ def test_without_a_config_heads_are_of_64_channels_unless_given(clip, folder, tm
     path.write_bytes((folder / "model.safetensors").read_bytes())
     config, _ = load_clip(path, image_size=None)
     assert (config.vision.heads, config.text.heads) == (1, 1)
-    assert config.activation == "quick_gelu"
+    assert (config.vision.activation, config.text.activation) == ("quick_gelu", "quick_gelu")
     config, loaded = load_clip(
         path, image_size=None, vision_heads=4, text_heads=2, activation="gelu"
     )
-    assert (config.vision.heads, config.text.heads, config.activation) == (4, 2, "gelu")
+    assert (config.vision.heads, config.text.heads) == (4, 2)
+    assert (config.vision.activation, config.text.activation) == ("gelu", "gelu")
     assert_same(clip, loaded)
 
 

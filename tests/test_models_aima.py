@@ -119,6 +119,39 @@ def test_configs_survive_json():
     for name in PRESETS:
         config = AIMAConfig(CLIPConfig.preset(name, patch_stride=None, dtype="bfloat16"), 7)
         assert AIMAConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+        vision = dataclasses.replace(
+            config.clip.vision, pixel_mean=(0.5,) * 3, pixel_std=(1.0,) * 3
+        )
+        text = dataclasses.replace(config.clip.text, activation="gelu")
+        other = dataclasses.replace(config.clip, vision=vision, text=text)
+        assert CLIPConfig.from_dict(json.loads(json.dumps(other.to_dict()))) == other
+
+
+def test_each_tower_has_its_own_activation(state):
+    """An activation changes the features of its own tower, and of no other."""
+
+    def features(vision, text):
+        clip = dataclasses.replace(
+            SMALL,
+            vision=dataclasses.replace(SMALL.vision, activation=vision),
+            text=dataclasses.replace(SMALL.text, activation=text),
+        )
+        model = model_of(AIMAConfig(clip, 6, 2), state)
+        return [
+            np.asarray(x) for x in (encode_image(model, images())[0], encode_text(model, TOKENS)[0])
+        ]
+
+    image, text = features("quick_gelu", "quick_gelu")
+    other_image, same_text = features("gelu", "quick_gelu")
+    same_image, other_text = features("quick_gelu", "gelu")
+    assert np.array_equal(image, same_image) and np.array_equal(text, same_text)
+    assert np.abs(image - other_image).max() > 1e-4
+    assert np.abs(text - other_text).max() > 1e-4
+    both = SMALL.with_towers(activation="gelu", vision_heads=4, text_heads=1)
+    assert (both.vision.activation, both.text.activation) == ("gelu", "gelu")
+    assert (both.vision.heads, both.text.heads) == (4, 1)
+    resnet = PRESETS["RN50"].with_towers(activation="gelu")
+    assert (resnet.vision, resnet.text.activation) == (PRESETS["RN50"].vision, "gelu")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +164,9 @@ def test_configs_survive_json():
         (lambda: CLIPConfig.preset("tiny", remat="some"), "remat"),
         (lambda: CLIPConfig.preset("tiny", dtype="float16"), "bfloat16"),
         (lambda: dataclasses.replace(PRESETS["tiny"].text, heads=3), "heads"),
+        (lambda: PRESETS["tiny"].with_towers(activation="relu"), r"ViTConfig\.activation"),
+        (lambda: dataclasses.replace(PRESETS["RN50"].vision, pixel_mean=(0.5,)), "pixel_mean"),
+        (lambda: dataclasses.replace(PRESETS["tiny"].vision, pixel_std=(0.5, 0, 0.5)), "over 0"),
         (lambda: AIMAConfig(PRESETS["tiny"], num_categories=6, fusion_depth=0), "fusion_depth"),
     ],
 )

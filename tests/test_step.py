@@ -29,13 +29,13 @@ AUGMENTATION = {"flip": 0.5, "pad": 2, "erase": 0.5, "erase_area": (0.02, 0.4)}
 NO_AUGMENTATION = {"flip": 0.0, "pad": 0, "erase": 0.0, "erase_area": (0.02, 0.4)}
 
 
-def small_model(num_categories=CATEGORIES, *, heads=8, **options):
+def small_model(num_categories=CATEGORIES, *, heads=8, pixels=None, **options):
     """With heads of fewer channels than there are tokens, so that attention is computed again."""
     tower = {"width": 64, "layers": 2, "heads": heads, "mlp_width": 64}
     clip = CLIPConfig(
         image_size=SIZE,
         dim=64,
-        vision=ViTConfig(**tower, patch_size=8, patch_stride=8),
+        vision=ViTConfig(**tower, patch_size=8, patch_stride=8, **pixels or {}),
         text=TextConfig(**tower),
         **options,
     )
@@ -136,6 +136,21 @@ def assert_same_step(plain_step, setup):
     assert setup.take()[0] == pytest.approx(metrics, rel=1e-4)
     for name, value in setup.params().items():
         np.testing.assert_allclose(value, params[name], rtol=0, atol=2e-6, err_msg=name)
+
+
+def test_pictures_are_normalised_as_the_model_asks():
+    pixels = {"pixel_mean": (0.5, 0.4, 0.3), "pixel_std": (0.5, 0.25, 0.2)}
+    config = small_model(pixels=pixels)
+    setup = Setup(only("info_nce"), model=config, augmentation=NO_AUGMENTATION)
+    model = AIMA(config, rngs=nnx.Rngs(0))
+    images = (setup.rows["image"] / 255 - (0.5, 0.4, 0.3)) / (0.5, 0.25, 0.2)
+    image = model.encode_image(images.astype(np.float32))[0]
+    text = model.encode_text(setup.table.tokens[setup.rows["category"]])[0]
+    image, text = (np.asarray(x, np.float64) for x in (image, text))
+    image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
+    logits = image @ text.T / 0.02
+    both = [np.log(np.exp(x - np.diag(x)[:, None]).sum(1)).mean() for x in (logits, logits.T)]
+    assert setup.take()[0]["info_nce"] == pytest.approx(np.mean(both), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", LOSSES)

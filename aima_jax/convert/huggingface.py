@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from aima_jax import pixels
 from aima_jax.convert.files import write_safetensors
 from aima_jax.convert.mapping import entries_of
 from aima_jax.convert.tables import HUGGING_FACE
@@ -89,7 +88,7 @@ def _model_config(config: CLIPConfig) -> dict[str, Any]:
             "intermediate_size": shape.mlp_width,
             "num_hidden_layers": shape.layers,
             "num_attention_heads": shape.heads,
-            "hidden_act": config.activation,
+            "hidden_act": shape.activation,
             "layer_norm_eps": 1e-5,
             "projection_dim": config.dim,
         }
@@ -129,6 +128,6 @@ def _preprocessor(config: CLIPConfig) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": [round(float(x), 8) for x in pixels.MEAN],
-        "image_std": [round(float(x), 8) for x in pixels.STD],
+        "image_mean": list(config.vision.pixel_mean),
+        "image_std": list(config.vision.pixel_std),
     }

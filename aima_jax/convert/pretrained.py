@@ -1,5 +1,6 @@
 """Where a training starts: a CLIP, or a whole model."""
 
+import dataclasses
 import pathlib
 
 from jax.sharding import Mesh
@@ -11,6 +12,7 @@ from aima_jax.convert.irra import irra_source, is_irra
 from aima_jax.convert.reading import adapt, read_model
 from aima_jax.convert.shapes import Overrides
 from aima_jax.models import AIMA, CLIP
+from aima_jax.models.config import Activation
 from aima_jax.models.positions import Resize
 
 
@@ -23,6 +25,9 @@ def load_pretrained(
     position_resize: Resize = "bilinear",
     mesh: Mesh | None = None,
     trust_weights: bool = False,
+    vision_heads: int | None = None,
+    text_heads: int | None = None,
+    activation: Activation | None = None,
     seed: int = 0,
 ) -> CLIP | AIMA:
     """Loads what `load_clip`, `load_irra` or `load_aima` would, for a model of these categories.
@@ -32,12 +37,16 @@ def load_pretrained(
     """
     checkpoint = open_checkpoint(name_or_path, trust_weights=trust_weights)
     if is_aima(checkpoint):
-        source, table = aima_source(checkpoint), None
+        whole, table = aima_source(checkpoint), None
+        towers = whole.clip.with_towers(
+            activation=activation, vision_heads=vision_heads, text_heads=text_heads
+        )
+        source = dataclasses.replace(whole, clip=towers)
     elif is_irra(checkpoint):
-        overrides = Overrides(image_size=image_size, patch_stride=patch_stride)
+        overrides = Overrides(vision_heads, text_heads, activation, None, image_size, patch_stride)
         source, table = irra_source(checkpoint, overrides)
     else:
-        source, table = clip_source(checkpoint, Overrides())
+        source, table = clip_source(checkpoint, Overrides(vision_heads, text_heads, activation))
     return read_model(
         checkpoint,
         table,

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from aima_jax.models import END_OF_TEXT, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from aima_jax.models.config import Activation
@@ -61,21 +61,16 @@ def read_shape(
         heads=_heads(text_width, overrides.text_heads, text_config, default=8),
         mlp_width=_mlp_width(found, "text"),
         context_length=text_config.get("max_position_embeddings", CONTEXT_LENGTH),
+        activation=_activation(overrides, text_config, "text_config", where),
     )
     dim = _size(found, r"(text|vision)\.projection\.kernel|vision\.attention_pool\.out\.bias", -1)
     if any(name.startswith("vision.layer1.") for name in found):
         vision, image_size = _read_resnet(found, overrides, where)
     else:
         vision, image_size = _read_vit(found, vision_config, overrides, where)
-    shape = CLIPConfig(
-        image_size=image_size,
-        dim=dim,
-        vision=vision,
-        text=text,
-        activation=overrides.activation or vision_config.get("hidden_act", "quick_gelu"),
-    )
+    shape = CLIPConfig(image_size=image_size, dim=dim, vision=vision, text=text)
     if config:
-        _check_config(shape, config, where, activation_given=overrides.activation is not None)
+        _check_config(shape, config, where)
     return shape
 
 
@@ -91,6 +86,7 @@ def _read_vit(
         mlp_width=_mlp_width(found, "vision"),
         patch_size=patch,
         patch_stride=overrides.patch_stride or patch,
+        activation=_activation(overrides, config, "vision_config", where),
     )
     side = config.get("image_size")  # which need not be a multiple of the patches
     image_size = overrides.image_size or (side and (side, side))
@@ -150,6 +146,19 @@ def _heads(width: int, override: int | None, config: Mapping[str, Any], *, defau
     return max(width // 64, 1)
 
 
+def _activation(
+    overrides: Overrides, config: Mapping[str, Any], tower: str, where: str
+) -> Activation:
+    name = overrides.activation or config.get("hidden_act", "quick_gelu")
+    if name not in get_args(Activation):
+        expected = ", ".join(get_args(Activation))
+        raise ValueError(
+            f"config.json of {where} has a tower that is not CLIP's: {tower}.hidden_act is {name}, "
+            f"expected one of {expected}"
+        )
+    return name
+
+
 def _grid(
     found: Mapping[str, Shape], name: str, grid: tuple[int, int] | None, where: str
 ) -> tuple[int, int]:
@@ -164,9 +173,7 @@ def _grid(
     return rows, columns
 
 
-def _check_config(
-    shape: CLIPConfig, config: Mapping[str, Any], where: str, *, activation_given: bool
-) -> None:
+def _check_config(shape: CLIPConfig, config: Mapping[str, Any], where: str) -> None:
     """Compares what config.json says with what the arrays are."""
     towers = {"vision_config": shape.vision, "text_config": shape.text}
     same = {"width": "hidden_size", "layers": "num_hidden_layers", "mlp_width": "intermediate_size"}
@@ -175,8 +182,6 @@ def _check_config(
         theirs = config.get(tower) or {}
         expected = {key: getattr(ours, field) for field, key in same.items()}
         expected |= {"layer_norm_eps": 1e-5}
-        if not activation_given:
-            expected |= {"hidden_act": shape.activation}
         if tower == "text_config":
             expected |= {"vocab_size": VOCABULARY}
         else:

@@ -1,6 +1,7 @@
 """Features of a whole split, in batches of one shape over all devices and hosts."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +34,9 @@ class Encoder:
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._threads = threads
         self._dim = skeleton.config.clip.dim
-        self._images = _compiled(
-            skeleton, mesh, lambda model, x: model.image_features(normalize(x))
-        )
+        vision = skeleton.config.clip.vision
+        normal = partial(normalize, mean=vision.pixel_mean, std=vision.pixel_std)
+        self._images = _compiled(skeleton, mesh, lambda model, x: model.image_features(normal(x)))
         self._texts = _compiled(skeleton, mesh, lambda model, x: model.encode_text(x)[0])
 
     def gallery(

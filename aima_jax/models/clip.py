@@ -139,7 +139,7 @@ def make_blocks(
 ) -> nnx.List[Block]:
     """The blocks of one tower."""
     block = partial(
-        Block, shape, activation=config.activation, causal=causal, dtype=config.dtype, rngs=rngs
+        Block, shape, activation=shape.activation, causal=causal, dtype=config.dtype, rngs=rngs
     )
     return nnx.List([block() for _ in range(shape.layers)])
 

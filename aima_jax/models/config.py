@@ -1,24 +1,32 @@
 """Shapes of models, by hand, by name or from JSON; no array is made here."""
 
 import dataclasses
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 Activation = Literal["quick_gelu", "gelu"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
+Channels = tuple[float, float, float]  # red, green, blue
+
+# Of each colour channel, of values in 0…1 (OpenAI CLIP).
+OPENAI_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD: Channels = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Shape of a stack of transformer blocks."""
+    """Shape of a stack of transformer blocks, and the activation of their MLPs."""
 
     width: int
     layers: int
     heads: int
     mlp_width: int
+    activation: Activation = field(default="quick_gelu", kw_only=True)
 
     def __post_init__(self):
+        _check_choice(self, "activation", Activation)
         if self.width % self.heads:
             raise ValueError(
                 f"{type(self).__name__}: width {self.width} is not a multiple of heads {self.heads}"
@@ -33,8 +41,35 @@ class TransformerConfig:
         return inward, inward * (2 * self.layers) ** -0.5, (2 * self.width) ** -0.5
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageTowerConfig:
+    """What an image tower expects of its pictures.
+
+    Attributes:
+        pixel_mean: of each colour channel, of values in 0…1; subtracted.
+        pixel_std: standard deviation likewise; divides.
+    """
+
+    pixel_mean: Channels = OPENAI_MEAN
+    pixel_std: Channels = OPENAI_STD
+
+    def check_pixels(self) -> None:
+        """Checks the pixel statistics.
+
+        Raises:
+            ValueError: they are not three numbers each, or a deviation is not over 0.
+        """
+        for name, least in (("pixel_mean", -math.inf), ("pixel_std", 0.0)):
+            value = getattr(self, name)
+            if len(value) != 3 or not all(math.isfinite(x) and x > least for x in value):
+                raise ValueError(
+                    f"{type(self).__name__}.{name}: {value} is not three numbers"
+                    + (" over 0" if least == 0 else "")
+                )
+
+
 @dataclass(frozen=True)
-class ViTConfig(TransformerConfig):
+class ViTConfig(TransformerConfig, ImageTowerConfig):
     """Shape of a vision transformer; sizes in pixels."""
 
     patch_size: int
@@ -42,6 +77,7 @@ class ViTConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        self.check_pixels()
         if self.patch_stride < 1:
             raise ValueError(f"patch_stride={self.patch_stride}: expected 1 pixel or more")
 
@@ -52,7 +88,7 @@ class ViTConfig(TransformerConfig):
 
 
 @dataclass(frozen=True)
-class ResNetConfig:
+class ResNetConfig(ImageTowerConfig):
     """Shape of a ModifiedResNet.
 
     Attributes:
@@ -64,6 +100,9 @@ class ResNetConfig:
     width: int
     layers: tuple[int, int, int, int]
     heads: int
+
+    def __post_init__(self):
+        self.check_pixels()
 
     @property
     def channels(self) -> int:
@@ -101,17 +140,13 @@ class CLIPConfig:
     dim: int
     vision: ViTConfig | ResNetConfig
     text: TextConfig
-    activation: Activation = "quick_gelu"
     dtype: Dtype = "float32"
     scan_layers: bool = False
     remat: Remat = "none"
 
     def __post_init__(self):
-        for name, kind in (("activation", Activation), ("dtype", Dtype), ("remat", Remat)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"CLIPConfig.{name}: {getattr(self, name)!r} is none of {get_args(kind)}"
-                )
+        _check_choice(self, "dtype", Dtype)
+        _check_choice(self, "remat", Remat)
         if min(self.vision.grid(self.image_size)) < 1:
             raise ValueError(
                 f"CLIPConfig.image_size: {self.image_size} pixels have no room for one image token"
@@ -155,21 +190,41 @@ class CLIPConfig:
         size = self.image_size if image_size is None else tuple(image_size)
         return dataclasses.replace(self, image_size=size, vision=vision, **overrides)
 
+    def with_towers(
+        self,
+        *,
+        activation: Activation | None = None,
+        vision_heads: int | None = None,
+        text_heads: int | None = None,
+    ) -> "CLIPConfig":
+        """The same model with another activation in both towers, or other heads, where given.
+
+        A ResNet's activation is ReLU and stays so.
+
+        Raises:
+            ValueError: a width is not a multiple of its heads.
+        """
+        vision, text = {"heads": vision_heads}, {"heads": text_heads, "activation": activation}
+        if isinstance(self.vision, ViTConfig):
+            vision["activation"] = activation
+        return dataclasses.replace(
+            self,
+            vision=dataclasses.replace(self.vision, **_given(vision)),
+            text=dataclasses.replace(self.text, **_given(text)),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The config as plain JSON data."""
         data = dataclasses.asdict(self) | {"image_size": list(self.image_size)}
-        if isinstance(self.vision, ResNetConfig):
-            data["vision"]["layers"] = list(self.vision.layers)
+        vision = data["vision"]
+        data["vision"] = {k: list(v) if isinstance(v, tuple) else v for k, v in vision.items()}
         return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "CLIPConfig":
         """The config that `to_dict` wrote."""
-        vision = dict(data["vision"])
-        if "patch_size" in vision:
-            vision = ViTConfig(**vision)
-        else:
-            vision = ResNetConfig(**vision | {"layers": tuple(vision["layers"])})
+        vision = {k: tuple(v) if isinstance(v, list) else v for k, v in data["vision"].items()}
+        vision = ViTConfig(**vision) if "patch_size" in vision else ResNetConfig(**vision)
         size = tuple(data["image_size"])
         text = TextConfig(**data["text"])
         return cls(**data | {"image_size": size, "vision": vision, "text": text})
@@ -200,6 +255,17 @@ class AIMAConfig:
     def from_dict(cls, data: dict[str, Any]) -> "AIMAConfig":
         """The config that `to_dict` wrote."""
         return cls(**data | {"clip": CLIPConfig.from_dict(data["clip"])})
+
+
+def _check_choice(config: Any, name: str, kind: Any) -> None:
+    value = getattr(config, name)
+    if value not in get_args(kind):
+        raise ValueError(f"{type(config).__name__}.{name}: {value!r} is none of {get_args(kind)}")
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _shape(width: int, layers: int) -> dict[str, int]:

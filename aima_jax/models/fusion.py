@@ -57,9 +57,16 @@ class MapHead(nnx.Module):
 
 
 def fusion_shape(config: CLIPConfig, depth: int) -> TransformerConfig:
-    """The fusion's blocks work in the joint space, with heads of 64 channels (IRRA)."""
+    """The fusion's blocks work in the joint space, with heads of 64 channels (IRRA).
+
+    Their activation is that of the text tower, whose tokens they are given.
+    """
     if config.dim % 64:
         raise ValueError(f"the fusion module needs a joint dimension in 64s, not {config.dim}")
     return TransformerConfig(
-        width=config.dim, layers=depth, heads=config.dim // 64, mlp_width=4 * config.dim
+        width=config.dim,
+        layers=depth,
+        heads=config.dim // 64,
+        mlp_width=4 * config.dim,
+        activation=config.text.activation,
     )

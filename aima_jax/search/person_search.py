@@ -52,7 +52,9 @@ class PersonSearch:
         self._batch_size = -(-rows // mesh.size) * mesh.size
         self._sharding = batch_sharding(mesh)
         model = restored.model
-        self._image_encoder = _compiled(model, mesh, lambda m, x: m.image_features(normalize(x)))
+        vision = model.config.clip.vision
+        normal = partial(normalize, mean=vision.pixel_mean, std=vision.pixel_std)
+        self._image_encoder = _compiled(model, mesh, lambda m, x: m.image_features(normal(x)))
         self._text_encoder = _compiled(model, mesh, lambda m, x: m.encode_text(x)[0])
 
     @classmethod

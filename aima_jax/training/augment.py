@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
-from aima_jax.pixels import MEAN, normalize
+from aima_jax.models.config import Channels
+from aima_jax.pixels import normalize
 
 ASPECT = (0.3, 3.3)  # height over width of what is erased
 ATTEMPTS = 10  # to find a rectangle that fits
@@ -14,6 +15,8 @@ def augment(
     key: PRNGKeyArray,
     images: UInt8[Array, "batch height width 3"],
     *,
+    mean: Channels,
+    std: Channels,
     flip: float,
     pad: int,
     erase: float,
@@ -23,10 +26,12 @@ def augment(
 
     A picture is mirrored with probability `flip`, shifted by up to `pad` pixels in each direction
     with black coming in, and with probability `erase` loses a rectangle of `erase_area` (shares of
-    the picture, smallest and largest). What happens to row i depends on `key` and i alone.
+    the picture, smallest and largest). `mean` and `std` are what the image tower expects. What
+    happens to row i depends on `key` and i alone.
 
     Order and erasing are those of IRRA, i.e. torchvision's: aspect ratios log-uniform in 0.3…3.3,
-    and CLIP's mean is filled in after normalisation, which makes a grey lighter than the mean.
+    and the mean of the pixels is filled in after normalisation, which is not where it belongs: with
+    CLIP's it makes a grey lighter than the mean.
 
     Raises ValueError where the pictures are not uint8[batch, height, width, 3].
     """
@@ -41,10 +46,11 @@ def augment(
         image = jnp.where(jax.random.bernoulli(flip_key, flip), image[:, ::-1], image)
         padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
         top, left = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
-        image = normalize(jax.lax.dynamic_slice(padded, (top, left, 0), image.shape))
+        image = jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+        image = normalize(image, mean, std)
         erased = _random_rectangle(area_key, image.shape[:2], erase_area)
         erased &= jax.random.bernoulli(erase_key, erase)
-        return jnp.where(erased[..., None], MEAN, image)
+        return jnp.where(erased[..., None], jnp.array(mean), image)
 
     return jax.vmap(augment_one)(jnp.arange(len(images)), images)
 

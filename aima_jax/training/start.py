@@ -33,6 +33,9 @@ def initial_parameters(
     pretrained: Parameters = {}
     fusion_depth = config.model.fusion_depth
     patch_stride = config.model.patch_stride or None
+    towers = {
+        name: config.model[name] or None for name in ("activation", "vision_heads", "text_heads")
+    }
     if config.weights and not config.init_from:
         loaded = load_pretrained(
             config.weights,
@@ -43,6 +46,7 @@ def initial_parameters(
             trust_weights=config.trust_weights,
             mesh=mesh,
             seed=config.seed,
+            **towers,
         )
         if isinstance(loaded, CLIP):
             clip_config = loaded.config
@@ -53,7 +57,7 @@ def initial_parameters(
     else:
         clip_config = CLIPConfig.preset(
             config.model.variant, image_size=config.image_size, patch_stride=patch_stride
-        )
+        ).with_towers(**towers)
     clip_config = dataclasses.replace(
         clip_config,
         dtype=compute_dtype(config.dtype),

@@ -147,11 +147,14 @@ def make_train_step(
         objective: the five losses.
         trainable: names of the parameters that change.
         schedule: the learning rate by step, for the metrics.
-        augmentation: keyword arguments of `augment`.
+        augmentation: keyword arguments of `augment`, but for the statistics of the pixels.
         seed: all that is random in a step depends on (seed, step) alone.
         micro_batches: equal parts in which the batch is encoded.
         skip_nonfinite: count a step that is not finite and go on, instead of standing still.
     """
+
+    vision = skeleton.config.clip.vision
+    augmentation = {"mean": vision.pixel_mean, "std": vision.pixel_std, **augmentation}
 
     def loss_and_metrics(
         params: Parameters, frozen: Parameters, rows: Rows

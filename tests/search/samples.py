@@ -15,6 +15,7 @@ from aima_jax.training.saving import Saver
 from aima_jax.training.step import TrainState
 
 SIZE = (32, 16)
+PIXEL_MEAN, PIXEL_STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)  # not CLIP's
 
 
 def make_model(seed=0):
@@ -22,7 +23,9 @@ def make_model(seed=0):
     clip = CLIPConfig(
         image_size=SIZE,
         dim=64,
-        vision=ViTConfig(**towers, patch_size=8, patch_stride=8),
+        vision=ViTConfig(
+            **towers, patch_size=8, patch_stride=8, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD
+        ),
         text=TextConfig(**towers),
     )
     return AIMA(AIMAConfig(clip, num_categories=3, fusion_depth=1), rngs=nnx.Rngs(seed))
