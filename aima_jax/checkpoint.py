@@ -21,7 +21,7 @@ from aima_jax.files import compare, read_sealed_json
 from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh, state_shardings
-from aima_jax.text import PromptTemplate
+from aima_jax.text import PromptTemplate, Wording
 
 FOLDER = "checkpoints"
 MANIFEST = "MANIFEST.json"
@@ -35,6 +35,7 @@ class Description:
 
     model: Mapping[str, Any]
     schema: Mapping[str, Any]
+    wording: Mapping[str, Any]
     template: str
     config: Mapping[str, Any]
     dataset: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +81,8 @@ def load_model(workdir_or_checkpoint: str | pathlib.Path, *, mesh: Mesh | None =
     rule = description.config["mesh"]["min_shard_elements"]
     params = load_items(path, {"params": flatten(skeleton)}, mesh, rule)["params"]
     schema = AttributeSchema.from_dict(description.schema)
-    template = PromptTemplate(schema, description.template)
+    wording = Wording.from_dict(description.wording)
+    template = PromptTemplate(schema, description.template, wording)
     model = bind(skeleton, params)
     return Restored(model, description.config, schema, template, int(path.name), path)
 

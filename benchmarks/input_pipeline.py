@@ -30,8 +30,8 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from aima_jax.attributes import pa100k
 from aima_jax.data import Split, TrainBatches, categories, decode_all, load_split
+from tfds_builders.pa100k import schema as pa100k
 from tfds_builders.prepare import prepare
 
 SOURCE_SIZE = (128, 64)

@@ -18,7 +18,6 @@ from safetensors.numpy import save_file
 
 from aima_jax import compiler
 from aima_jax.allocation import give_back_memory
-from aima_jax.attributes import market1501_schema
 from aima_jax.config import LOSSES
 from aima_jax.convert.mapping import entries_of
 from aima_jax.convert.tables import HUGGING_FACE, Row, irra
@@ -32,6 +31,8 @@ from aima_jax.text import PromptTemplate, build_text_table
 from aima_jax.training.optimizer import make_optimizer, match_rules
 from aima_jax.training.step import CategoryTable, Objective, TrainState, _draw, make_train_step
 from configs import market1501
+from tfds_builders.market1501_attribute.schema import SCHEMA as market1501_schema
+from tfds_builders.market1501_attribute.wording import WORDING
 
 CATEGORIES = 500  # about as many as Market-1501's training people have
 CHECKED_STEPS = 2  # whose rows the peer gets
@@ -154,7 +155,7 @@ def draw_categories(length: int) -> CategoryTable:
         }
         rows.add(market1501_schema.encode(person).tobytes())
     attributes = np.array([np.frombuffer(row, np.uint8) for row in sorted(rows)])
-    template = PromptTemplate(market1501_schema, "sentence")
+    template = PromptTemplate(market1501_schema, "sentence", WORDING)
     table = CategoryTable.of(build_text_table(attributes, template))
     padding = ((0, 0), (0, max(0, length - table.tokens.shape[1])))
     return dataclasses.replace(

@@ -6,8 +6,9 @@ import pathlib
 import numpy as np
 import scipy.io
 
-from aima_jax.attributes import AttributeSchema, market1501_schema
-from aima_jax.attributes.market1501 import FIELDS
+from aima_jax.attributes import AttributeSchema
+from tfds_builders.market1501_attribute.schema import FIELDS
+from tfds_builders.market1501_attribute.schema import SCHEMA as market1501_schema
 
 
 @functools.cache

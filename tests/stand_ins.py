@@ -10,7 +10,9 @@ import numpy as np
 import PIL.Image
 import scipy.io
 
-from aima_jax.attributes import market1501, pa100k, peta
+from tfds_builders.market1501_attribute import schema as market1501
+from tfds_builders.pa100k import schema as pa100k
+from tfds_builders.peta import schema as peta
 
 _KINDS = 7  # a file may have 65,000 hard links, and neighbours should differ
 

@@ -11,19 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aima_jax.attributes import (
-    AttributeSchema,
-    Group,
-    attribute_iou,
-    market1501,
-    market1501_schema,
-    pa100k,
-    pa100k_schema,
-    peta,
-    peta35_schema,
-    peta_schema,
-    synthetic_schema,
-)
+from aima_jax.attributes import AttributeSchema, Group, agreement, attribute_iou
+from tfds_builders.market1501_attribute import schema as market1501
+from tfds_builders.market1501_attribute.schema import SCHEMA as market1501_schema
+from tfds_builders.pa100k import schema as pa100k
+from tfds_builders.pa100k.schema import SCHEMA as pa100k_schema
+from tfds_builders.peta import schema as peta
+from tfds_builders.peta.schema import SCHEMA as peta_schema
+from tfds_builders.peta.schema import SCHEMA_35 as peta35_schema
+from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
 
 SCHEMAS = (market1501_schema, peta_schema, peta35_schema, pa100k_schema, synthetic_schema)
 each_schema = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
@@ -225,6 +221,84 @@ def test_parse_says_what_it_expects(text, message):
 def test_a_schema_must_make_sense(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_what_descriptions_say():
+    def said(text):
+        bits = market1501_schema.said(market1501_schema.parse(text))
+        return {n: int(b) for n, b in zip(market1501_schema.names, bits, strict=True) if b}
+
+    assert said("") == {}
+    assert said("hat=no,backpack") == {"hat": -1, "backpack": 1}
+    assert said("hat!=yes,backpack!=no") == {"hat": -1, "backpack": 1}
+    assert said("upper_color=red") == {"upper_color=red": 1}
+    assert said("upper_color!=red, upper_color != blue") == {
+        "upper_color=red": -1,
+        "upper_color=blue": -1,
+    }
+    colors = [name for name in market1501_schema.names if name.startswith("upper_color=")]
+    assert said("upper_color=none") == dict.fromkeys(colors, -1)
+    two = peta_schema.said({"upper_color": ("red", "!blue")})
+    assert two[peta_schema.names.index("upper_color=red")] == 1
+    assert two[peta_schema.names.index("upper_color=blue")] == -1
+    assert np.count_nonzero(two) == 2
+    # Of a group of one value, what is not the absence is the value.
+    woman = pa100k_schema.parse("gender!=male")
+    assert woman == {"gender": "female"}
+    assert pa100k_schema.said({"gender": "male"})[0] == -1
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"upper_color": "!none"}, "said not to be none; expected one of black"),
+        ({"upper_color": ("red", "blue")}, "expected one of black"),
+        ({"upper_color": ("red", "!blue")}, "some that do not hold, as !black"),
+        ({"upper_color": "!reed"}, "did you mean 'red'"),
+        ({"upper_color": ()}, "expected one of black"),
+    ],
+)
+def test_what_cannot_be_said(description, message):
+    with pytest.raises(ValueError, match=message):
+        market1501_schema.said(description)
+
+
+def test_a_value_and_its_negation_contradict():
+    with pytest.raises(ValueError, match="hair is said to be long, and not to be long"):
+        peta_schema.said({"hair": ("long", "!long")})
+
+
+@each_schema
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_agreement_is_that_nothing_said_is_otherwise(schema, data):
+    images = np.stack([schema.encode(data.draw(descriptions.whole(schema))) for _ in range(3)])
+    said = [schema.said(data.draw(descriptions.partial(schema))) for _ in range(2)]
+    said.append(schema.said(images[0]))
+    found = agreement(images, np.stack(said))
+    for i, bits in enumerate(images):
+        for j, statement in enumerate(said):
+            expected = True
+            for bit, one in zip(bits.tolist(), statement.tolist(), strict=True):
+                if (one == 1 and bit == 0) or (one == -1 and bit == 1):
+                    expected = False
+            assert found[i, j] == expected
+    # A whole description agrees with its own category alone.
+    np.testing.assert_array_equal(found[:, 2], (images == images[0]).all(1))
+    np.testing.assert_array_equal(found, jax.jit(agreement)(images, np.stack(said)))
+
+
+@each_schema
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_who_says_more_agrees_with_fewer(schema, data):
+    images = np.stack([schema.encode(data.draw(descriptions.whole(schema))) for _ in range(4)])
+    more = data.draw(descriptions.partial(schema))
+    kept = data.draw(st.sets(st.sampled_from(sorted(more)))) if more else set()
+    less = {name: value for name, value in more.items() if name in kept}
+    said = np.stack([schema.said(more), schema.said(less)])
+    specific, vague = agreement(images, said).T
+    assert (specific <= vague).all()
 
 
 bit_matrices = st.integers(1, 6).flatmap(

@@ -17,11 +17,11 @@ from stand_ins import (
     write_pictures,
 )
 
-from aima_jax.attributes import market1501_schema
 from tfds_builders import prepared
 from tfds_builders.describe import describe
 from tfds_builders.market1501_attribute import Market1501Attribute
 from tfds_builders.market1501_attribute.builder import read_labels
+from tfds_builders.market1501_attribute.schema import SCHEMA as market1501_schema
 from tfds_builders.prepare import check, prepare
 
 ROOT = "Market-1501-v15.09.15"

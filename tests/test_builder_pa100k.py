@@ -6,9 +6,9 @@ import scipy.io
 import tensorflow_datasets as tfds
 from stand_ins import folder_contents, pa100k_labels, picture, small_pa100k, write_pictures
 
-from aima_jax.attributes import pa100k_schema
 from tfds_builders import prepared
 from tfds_builders.pa100k import Pa100k
+from tfds_builders.pa100k.schema import SCHEMA as pa100k_schema
 from tfds_builders.prepare import prepare
 
 COUNTS = {"train": 6, "val": 1, "test": 3}

@@ -7,10 +7,11 @@ import scipy.io
 import tensorflow_datasets as tfds
 from stand_ins import peta_labels, picture, small_peta, write_pictures
 
-from aima_jax.attributes import peta35_schema, peta_schema
 from tfds_builders import prepared
 from tfds_builders.peta import Peta
 from tfds_builders.peta.builder import read_labels, sal_split
+from tfds_builders.peta.schema import SCHEMA as peta_schema
+from tfds_builders.peta.schema import SCHEMA_35 as peta35_schema
 from tfds_builders.prepare import prepare
 
 LABELS = "annotations/peta/PETA.mat"

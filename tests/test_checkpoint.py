@@ -20,7 +20,9 @@ from aima_jax.sharding import make_mesh
 from aima_jax.training.saving import Saver, clear_damaged, restore
 from aima_jax.training.step import TrainState
 
-DESCRIPTION = checkpoint.Description(model={}, schema={}, template="sentence", config={})
+DESCRIPTION = checkpoint.Description(
+    model={}, schema={}, wording={}, template="sentence", config={}
+)
 
 
 def state(step, size=8):

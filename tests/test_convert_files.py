@@ -14,13 +14,14 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from aima_jax.attributes import pa100k_schema
 from aima_jax.cli import main
 from aima_jax.convert import load_aima, load_clip, save_aima, save_clip
 from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh
 from aima_jax.text import PromptTemplate
+from tfds_builders.pa100k.schema import SCHEMA as pa100k_schema
+from tfds_builders.pa100k.wording import WORDING
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 TOWER = {"width": 64, "layers": 2, "heads": 2, "mlp_width": 160}
@@ -200,7 +201,7 @@ def test_what_transformers_cannot_express_is_refused(config, message, tmp_path):
 def test_a_whole_aima_comes_back_bit_for_bit(config, tmp_path):
     config = AIMAConfig(config, num_categories=3, fusion_depth=1)
     model = random_model(lambda: AIMA(config, rngs=nnx.Rngs(0)))
-    template = PromptTemplate(pa100k_schema, "list")
+    template = PromptTemplate(pa100k_schema, "list", WORDING)
     save_aima(model, tmp_path / "a.safetensors", template=template)
     loaded = load_aima(tmp_path / "a.safetensors")
     assert loaded.model.config == config

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from stand_ins import small_pa100k
 
-from aima_jax.attributes import pa100k_schema
 from aima_jax.data import categories, has_split, hold_out_categories, load_split
 from aima_jax.data.decode import decode
+from tfds_builders.pa100k.schema import SCHEMA as pa100k_schema
 from tfds_builders.prepare import prepare
 
 

@@ -12,6 +12,7 @@ from aima_jax.cli import main
 from aima_jax.text import PromptTemplate, tokenize
 from tfds_builders import describe as module
 from tfds_builders.describe import describe, lines
+from tfds_builders.pa100k.wording import WORDING
 from tfds_builders.prepare import prepare
 
 
@@ -52,7 +53,7 @@ def test_numbers_of_the_real_crops(shared_data, tmp_path):
 
     distinct = sorted(set().union(*held.values()))
     for name, tokens in report.tokens.items():
-        template = PromptTemplate(report.schema, name)
+        template = PromptTemplate(report.schema, name, WORDING)
         texts = [template.render(np.array(row, np.uint8)).text for row in distinct]
         np.testing.assert_array_equal(tokens, (tokenize(texts) != 0).sum(1))
         assert tokens.max() <= 77

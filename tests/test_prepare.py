@@ -17,9 +17,10 @@ import pytest
 from stand_ins import folder_contents, picture, small_pa100k, small_peta
 
 import tfds_builders.prepare as prepare_module
-from aima_jax.attributes import AttributeSchema, pa100k_schema
+from aima_jax.attributes import AttributeSchema
 from aima_jax.cli import main
 from tfds_builders import prepared, records
+from tfds_builders.pa100k.schema import SCHEMA as pa100k_schema
 from tfds_builders.prepare import check, find, prepare
 from tfds_builders.records import PersonSearchBuilder, Record, Split
 
@@ -189,7 +190,9 @@ def test_folder_without_manifest_is_never_complete(raw, data):
 def test_counts_are_checked(raw, data):
     folder = prepare("pa100k", manual_dir=raw, data_dir=data)
     (folder / "manifest.json").unlink()
-    prepared.write_manifest(folder, dataset="pa100k", schema={}, counts={"val": 2}, contents={})
+    prepared.write_manifest(
+        folder, dataset="pa100k", schema={}, wording={}, traits={}, counts={"val": 2}, contents={}
+    )
     with pytest.raises(ValueError, match=r"labels-val\.npz has 1 records, not 2"):
         check("pa100k", data_dir=data)
 

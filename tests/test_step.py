@@ -10,7 +10,6 @@ import optax
 import pytest
 from flax import nnx
 
-from aima_jax.attributes import synthetic_schema
 from aima_jax.config import LOSSES
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
 from aima_jax.parameters import flatten
@@ -23,6 +22,8 @@ from aima_jax.training.step import (
     make_train_step,
     only_if,
 )
+from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
+from tfds_builders.synthetic_pedestrians.wording import WORDING
 
 BATCH, CATEGORIES, SIZE = 16, 12, (32, 16)
 AUGMENTATION = {"flip": 0.5, "pad": 2, "erase": 0.5, "erase_area": (0.02, 0.4)}
@@ -90,7 +91,7 @@ class Setup:
         optimizer = optimizer or optax.sgd(1e-2)
         state = TrainState.create(params, optimizer, trainable)
         self.state = jax.device_put(state, state_shardings(state, self.mesh, 1024))
-        template = PromptTemplate(synthetic_schema, "sentence")
+        template = PromptTemplate(synthetic_schema, "sentence", WORDING)
         table = build_text_table(descriptions(rng, CATEGORIES), template)
         self.table = jax.device_put(CategoryTable.of(table), replicated(self.mesh))
         self.rows = {
@@ -165,7 +166,7 @@ def test_each_loss_falls_when_trained_alone_on_one_batch(name):
 
 def colors_alone():
     """A table of sentences that differ in two colours, which alone may be masked."""
-    template = PromptTemplate(synthetic_schema, "sentence")
+    template = PromptTemplate(synthetic_schema, "sentence", WORDING)
     groups = {group.name: group.values for group in synthetic_schema.groups}
     dress = {"gender": "female", "age": "adult", "hair": "long", "view": "front"}
     dress |= {"sleeve": "long", "lower_type": "pants", "lower_length": "long"}

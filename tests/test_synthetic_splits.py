@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from aima_jax.attributes.synthetic import synthetic_schema
 from tfds_builders.synthetic_pedestrians import splits as module
+from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
 from tfds_builders.synthetic_pedestrians.splits import SPLITS, Size, plan
 
 SIZE = Size(train=600, val=60, test=150, seed=4)

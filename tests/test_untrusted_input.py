@@ -5,16 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aima_jax.attributes import (
-    AttributeSchema,
-    market1501_schema,
-    pa100k_schema,
-    peta_schema,
-    synthetic_schema,
-)
+from aima_jax.attributes import AttributeSchema
 from tfds_builders.market1501_attribute.builder import read_labels as read_market
+from tfds_builders.market1501_attribute.schema import SCHEMA as market1501_schema
 from tfds_builders.pa100k.builder import read_labels as read_pa100k
+from tfds_builders.pa100k.schema import SCHEMA as pa100k_schema
 from tfds_builders.peta.builder import read_labels as read_peta
+from tfds_builders.peta.schema import SCHEMA as peta_schema
+from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
 
 SCHEMAS = [market1501_schema, peta_schema, pa100k_schema, synthetic_schema]
 WORDS = sorted({word for schema in SCHEMAS for group in schema.groups for word in group.answers})

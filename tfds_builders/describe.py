@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from aima_jax import cli
 from aima_jax.attributes import AttributeSchema, attribute_iou
 from aima_jax.data import categories
-from aima_jax.text import PromptTemplate, build_text_table
+from aima_jax.text import TEMPLATES, PromptTemplate, Wording, build_text_table
 from aima_jax.text.tokenizer import END_TOKEN
 from tfds_builders import prepared
 from tfds_builders.chart import draw
@@ -75,6 +75,7 @@ def describe(folder: pathlib.Path) -> Report:
     """
     manifest = prepared.verify(folder)
     schema = AttributeSchema.from_dict(manifest["schema"])
+    wording = Wording.from_dict(manifest["wording"])
     labels = {split: prepared.read_labels(folder, split) for split in manifest["counts"]}
     train, _ = categories(labels["train"]["attributes"])
     trained = {row.tobytes() for row in train}
@@ -87,8 +88,8 @@ def describe(folder: pathlib.Path) -> Report:
         co_occurrence=_co_occurrence(attributes),
         iou=_pairwise_iou(train),
         tokens={
-            template: _sentence_lengths(every, PromptTemplate(schema, template))
-            for template in PromptTemplate.available(schema)
+            template: _sentence_lengths(every, PromptTemplate(schema, template, wording))
+            for template in TEMPLATES
         },
     )
 
@@ -127,7 +128,7 @@ def _pairwise_iou(table: UInt8[np.ndarray, "category attributes"]) -> Float[np.n
 def _sentence_lengths(
     table: UInt8[np.ndarray, "category attributes"], template: PromptTemplate
 ) -> Int[np.ndarray, "category"]:
-    return (build_text_table(table, template).tokens == END_TOKEN).argmax(1) + 1
+    return (build_text_table(table, template).tokens[:, 0] == END_TOKEN).argmax(1) + 1
 
 
 def lines(report: Report) -> Iterator[str]:

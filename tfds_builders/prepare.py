@@ -7,6 +7,7 @@ Exits with 2 where something is wrong with the files, and leaves nothing behind 
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -198,6 +199,8 @@ def _build(dataset: str, place: pathlib.Path, manual_dir: pathlib.Path) -> pathl
         folder,
         dataset=f"{builder.name}/{config}" if config else builder.name,
         schema=builder.schema.to_dict(),
+        wording=builder.wording.to_dict(),
+        traits=dataclasses.asdict(builder.traits),
         counts=counts,
         contents=contents,
     )

@@ -21,6 +21,8 @@ def write_manifest(
     *,
     dataset: str,
     schema: dict[str, Any],
+    wording: dict[str, Any],
+    traits: dict[str, Any],
     counts: dict[str, int],
     contents: dict[str, str],
 ) -> None:
@@ -29,6 +31,8 @@ def write_manifest(
     Args:
         dataset: its name, with the builder's config.
         schema: the attribute schema, as `AttributeSchema.to_dict` gives it.
+        wording: how it is put into words, as `Wording.to_dict` gives it.
+        traits: {"cameras": bool, "query_folder": str or None, "identities": bool}.
         counts: pictures in each split.
         contents: checksum of each split's records; it is the same wherever the dataset is prepared,
             while TFDS's files differ from time to time.
@@ -36,6 +40,8 @@ def write_manifest(
     content = {
         "dataset": dataset,
         "schema": schema,
+        "wording": wording,
+        "traits": traits,
         "counts": counts,
         "contents": contents,
         "files": checksums(folder, leave_out=MANIFEST),

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from aima_jax.attributes import AttributeSchema
+from aima_jax.text import Wording
 from tfds_builders.interruption import checked
 from tfds_builders.pictures import check_picture, in_threads, read_picture
 from tfds_builders.progress import progress
@@ -52,6 +53,21 @@ class Split:
     records: Iterable[Record]
 
 
+@dataclasses.dataclass(frozen=True)
+class Traits:
+    """What protocols have to know of a dataset.
+
+    Attributes:
+        cameras: whether its cameras are those that a protocol removes pictures by.
+        query_folder: the folder whose pictures represent their categories; None: all do.
+        identities: whether it says who people are.
+    """
+
+    cameras: bool
+    query_folder: str | None
+    identities: bool
+
+
 class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Base of the builders: a subclass gives `schema` and `splits`.
 
@@ -61,6 +77,8 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     schema: AttributeSchema
+    wording: Wording
+    traits: Traits
 
     @classmethod
     def config_name(cls, name: str) -> str:

@@ -12,7 +12,7 @@ from aima_jax.convert.files import Checkpoint, open_checkpoint, write_safetensor
 from aima_jax.convert.reading import read_model
 from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.parameters import flatten
-from aima_jax.text import PromptTemplate
+from aima_jax.text import PromptTemplate, Wording
 
 FORMAT = "1"
 
@@ -40,7 +40,11 @@ def save_aima(
         "config": json.dumps(model.config.to_dict()),
     }
     if template is not None:
-        metadata |= {"schema": json.dumps(template.schema.to_dict()), "template": template.name}
+        metadata |= {
+            "schema": json.dumps(template.schema.to_dict()),
+            "wording": json.dumps(template.wording.to_dict()),
+            "template": template.name,
+        }
     arrays = {name: np.asarray(array) for name, array in flatten(model).items()}
     write_safetensors(pathlib.Path(path), arrays, metadata)
 
@@ -63,7 +67,8 @@ def load_aima(path: str | pathlib.Path, *, mesh: Mesh | None = None) -> Exported
     if "template" not in metadata:
         return ExportedAIMA(model)
     schema = AttributeSchema.from_dict(json.loads(metadata["schema"]))
-    return ExportedAIMA(model, PromptTemplate(schema, metadata["template"]))
+    wording = Wording.from_dict(json.loads(metadata["wording"]))
+    return ExportedAIMA(model, PromptTemplate(schema, metadata["template"], wording))
 
 
 def is_aima(checkpoint: Checkpoint) -> bool:

@@ -2,13 +2,16 @@
 
 import hashlib
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int32, Shaped, UInt8
 
 from aima_jax.attributes import AttributeSchema
 from aima_jax.data.decode import decode
+from aima_jax.text import Wording
 from tfds_builders import prepared
 
 
@@ -20,6 +23,8 @@ class Split:
         dataset: its name, with the builder's config.
         split: "train", "val" or "test".
         schema: what the attributes mean.
+        wording: how they are put into words.
+        traits: {"cameras": bool, "query_folder": str or None, "identities": bool}.
         attributes: bits of the schema.
         identity: who it is, as the dataset numbers people; -1 where unknown.
         camera: which camera took it; -1 where unknown.
@@ -30,6 +35,8 @@ class Split:
     dataset: str
     split: str
     schema: AttributeSchema
+    wording: Wording
+    traits: Mapping[str, Any]
     attributes: UInt8[np.ndarray, "images attributes"]
     identity: Int32[np.ndarray, "images"]
     camera: Int32[np.ndarray, "images"]
@@ -111,6 +118,8 @@ def load_split(folder: pathlib.Path, split: str) -> Split:
         dataset=manifest["dataset"],
         split=split,
         schema=AttributeSchema.from_dict(manifest["schema"]),
+        wording=Wording.from_dict(manifest["wording"]),
+        traits=manifest["traits"],
         attributes=labels["attributes"],
         identity=labels["identity"],
         camera=labels["camera"],

@@ -66,7 +66,7 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     params = flatten(restored.model)
     image_size = tuple(restored.config["image_size"])
     features = (
-        encoder.queries(params, table.tokens),
+        encoder.queries(params, table.tokens[:, 0]),
         encoder.gallery(params, split, image_size),
     )
     trained = _trained_categories(restored, folder)

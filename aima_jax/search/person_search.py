@@ -135,13 +135,10 @@ class PersonSearch:
             ValueError: the query is empty, or not of the schema.
         """
         if isinstance(query, str):
-            flags = {group.name for group in self.schema.groups if group.kind == "flag"}
-            parts = {part.strip() for part in query.split(",")} - {""}
-            if not parts:
-                raise ValueError("the query is empty; give attributes or words")
-            if "=" not in query and not parts <= flags:
+            description = self.template.parse(query)
+            if description is None:
                 return query.strip()
-            query = self.schema.parse(query)
+            query = description
         return self.template.render(query).text if isinstance(query, Mapping) else ""
 
     def pixels(

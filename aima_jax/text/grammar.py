@@ -9,10 +9,13 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 Piece = tuple[str, str | None]
 # The words of the attributes that hold, under the name of the group or of the single bit.
-Held = Mapping[str, Sequence[Piece]]
+Said = Mapping[str, Sequence[Piece]]
 
 _ARTICLE = re.compile(r"^an? ")
 
@@ -35,19 +38,19 @@ class NounPhrase:
         """All that can be told of the thing."""
         return tuple(filter(None, (*self.adjectives, self.head, *self.features)))
 
-    def holds(self, held: Held) -> bool:
+    def holds(self, said: Said) -> bool:
         """Says whether there is anything to tell of the thing."""
-        return not held.keys().isdisjoint(self.attributes)
+        return not said.keys().isdisjoint(self.attributes)
 
-    def pieces(self, held: Held, *, articles: bool) -> list[Piece]:
+    def pieces(self, said: Said, *, articles: bool) -> list[Piece]:
         """Returns the words, e.g. "a casual black jacket with a sweater and a logo"."""
         adjectives = []
         for name in self.adjectives:
-            if name in held:
-                adjectives += listing([[value] for value in held[name]])
-        thing, *others = held.get(self.head, [(self.noun, None)])
+            if name in said:
+                adjectives += listing([[value] for value in said[name]])
+        thing, *others = said.get(self.head, [(self.noun, None)])
         pieces = _with_article([*adjectives, thing], articles)
-        others += [value for name in self.features for value in held.get(name, ())]
+        others += [value for name in self.features for value in said.get(name, ())]
         if others:
             pieces.append(("with", None))
             pieces += listing([_with_article([other], articles) for other in others])
@@ -64,12 +67,12 @@ class Clause:
 
 @dataclasses.dataclass(frozen=True)
 class Wording:
-    """How the attributes of a dataset are put into words.
+    """How the attributes of a dataset are put into words: plain data, which a file can keep.
 
     `words` are those of each bit, by its name; a value that is not listed is its own word. An
     exclusive group's absence that every prompt says, "gender=male" where only `female` has a bit,
-    is listed too. `absences` are the words for what is not there, by group, in the prompts that
-    state absence.
+    is listed too. `absences` are the words for what is not there, by group. `synonyms` are other
+    words for the same, by the words that they replace: "a woman", "a top", "wears".
     """
 
     words: Mapping[str, str]
@@ -77,12 +80,79 @@ class Wording:
     details: tuple[Clause, ...]  # prepositions after the subject
     predicates: tuple[Clause, ...]  # verbs
     absences: Mapping[str, str]
+    synonyms: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def things(self) -> tuple[NounPhrase, ...]:
         """All that the prompt tells of, the subject first."""
         clauses = (*self.details, *self.predicates)
         return (self.subject, *(thing for clause in clauses for thing in clause.things))
+
+    def with_synonyms(self, generator: np.random.Generator) -> "Wording":
+        """The same wording, in which some words are replaced by one of their synonyms."""
+
+        def choose(words: str) -> str:
+            return str(generator.choice((words, *self.synonyms.get(words, ()))))
+
+        def clause(one: Clause) -> Clause:
+            return Clause(choose(one.lead), tuple(map(noun_phrase, one.things)))
+
+        def noun_phrase(one: NounPhrase) -> NounPhrase:
+            return dataclasses.replace(one, noun=choose(one.noun) if one.noun else "")
+
+        return dataclasses.replace(
+            self,
+            words={name: choose(words) for name, words in self.words.items()},
+            subject=noun_phrase(self.subject),
+            details=tuple(map(clause, self.details)),
+            predicates=tuple(map(clause, self.predicates)),
+        )
+
+    def reordered(self, generator: np.random.Generator) -> "Wording":
+        """The same wording, in which clauses and the things in them come in another order."""
+
+        def shuffle(items: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(items[place] for place in generator.permutation(len(items)))
+
+        def clauses(all_of_them: tuple[Clause, ...]) -> tuple[Clause, ...]:
+            return shuffle([Clause(one.lead, shuffle(one.things)) for one in all_of_them])
+
+        return dataclasses.replace(
+            self, details=clauses(self.details), predicates=clauses(self.predicates)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the wording as plain JSON data, for a checkpoint or a manifest."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Wording":
+        """Returns the wording that `to_dict` wrote, also through JSON.
+
+        Raises:
+            ValueError: `data` is something else.
+        """
+
+        def noun_phrase(one: Mapping[str, Any]) -> NounPhrase:
+            lists = {name: tuple(one[name]) for name in ("adjectives", "features")}
+            return NounPhrase(**{**one, **lists})
+
+        def clauses(all_of_them: Sequence[Mapping[str, Any]]) -> tuple[Clause, ...]:
+            return tuple(
+                Clause(one["lead"], tuple(map(noun_phrase, one["things"]))) for one in all_of_them
+            )
+
+        try:
+            return cls(
+                words=dict(data["words"]),
+                subject=noun_phrase(data["subject"]),
+                details=clauses(data["details"]),
+                predicates=clauses(data["predicates"]),
+                absences=dict(data["absences"]),
+                synonyms={word: tuple(others) for word, others in data["synonyms"].items()},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a wording: {error!r} in {data!r}") from error
 
 
 def things(*attributes: str) -> tuple[NounPhrase, ...]:
@@ -100,10 +170,15 @@ def listing(items: Sequence[list[Piece]], *, serial_comma: bool = False) -> list
     return pieces
 
 
+def without_article(words: str) -> str:
+    """Returns "top" of "a top"; words without an article stay."""
+    return _ARTICLE.sub("", words)
+
+
 def _with_article(pieces: list[Piece], articles: bool) -> list[Piece]:
     """Puts the article of the noun, which comes last, before its adjectives, or drops it."""
     *adjectives, (noun, name) = pieces
-    bare = _ARTICLE.sub("", noun)
+    bare = without_article(noun)
     phrase = [*adjectives, (bare, name)]
     if not articles or bare == noun:
         return phrase

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int8, UInt8
 
-from aima_jax.attributes import AttributeSchema, Description
-from aima_jax.text.grammar import Clause, Held, Piece, Wording, listing
-from aima_jax.text.prompts import WORDINGS
+from aima_jax.attributes import NOT, AttributeSchema, Description
+from aima_jax.text.grammar import Clause, Piece, Said, Wording, listing, without_article
+
+TEMPLATES = ("sentence", "list", "absence")
 
 
 class Phrase(NamedTuple):
@@ -25,12 +26,13 @@ class Phrase(NamedTuple):
     end: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Sentence:
-    """A prompt and its attribute phrases, in the order of the text."""
+    """A prompt, its attribute phrases in the order of the text, and what it says of each bit."""
 
     text: str
     phrases: tuple[Phrase, ...]
+    said: Int8[np.ndarray, "attributes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,55 +41,92 @@ class PromptTemplate:
 
     The templates are "sentence", a full sentence; "list", its terse form; and "absence", the
     sentence that also states what is absent. They are our decision: the paper's prompt is not known
-    to us. Raises ValueError for a schema without prompts and for another name.
+    to us.
+
+    Raises:
+        ValueError: there is no template of this name, or the wording is not of the schema.
     """
 
     schema: AttributeSchema
-    name: str = "sentence"
+    name: str
+    wording: Wording
 
     def __post_init__(self):
-        available = self.available(self.schema)
-        if self.name not in available:
+        if self.name not in TEMPLATES:
             raise ValueError(
-                f"no prompt template {self.name!r} for schema {self.schema.name!r}; "
-                f"expected one of {', '.join(available)}"
+                f"no prompt template {self.name!r}; expected one of {', '.join(TEMPLATES)}"
             )
-
-    @staticmethod
-    def available(schema: AttributeSchema) -> tuple[str, ...]:
-        """Returns the names of a schema's templates; ValueError where it has none."""
-        if schema.name not in WORDINGS:
+        placed = {name for thing in self.wording.things for name in thing.attributes}
+        unplaced = [
+            group.name
+            for group in self.schema.groups
+            if group.name not in placed and not placed.issuperset(group.bits)
+        ]
+        if unplaced:
             raise ValueError(
-                f"no prompt templates for schema {schema.name!r}; "
-                f"expected one of {', '.join(WORDINGS)}"
+                f"the wording has no place for {', '.join(unplaced)} of the schema "
+                f"{self.schema.name!r}"
             )
-        return tuple(_RENDERERS)
 
     def render(self, description: UInt8[np.ndarray, "attributes"] | Mapping[str, Any]) -> Sentence:
         """Returns the sentence for a bit vector, all known, or for a dict, which may be partial.
 
-        What a dict leaves out is unknown and not mentioned. Raises ValueError for what the schema
-        does not have.
+        The absences of a bit vector are said by the template "absence" alone, those of a dict by
+        every template; what a dict leaves out is unknown and not mentioned.
+
+        Raises:
+            ValueError: the schema does not have what is described.
         """
         if isinstance(description, Mapping):
             known = self.schema.validate(description)
+            absences = self._absences(known)
         else:
             known = self.schema.decode(description)
-        held, absences = self._put_into_words(known)
-        return _assemble(_RENDERERS[self.name](self._wording, held, absences))
+            absences = self._listed_absences(known) if self.name == "absence" else []
+        pieces = _list if self.name == "list" else _statement
+        text, phrases = _assemble(pieces(self.wording, self._said(known), absences))
+        return Sentence(text, phrases, self.schema.said(description))
 
-    @property
-    def _wording(self) -> Wording:
-        return WORDINGS[self.schema.name]
+    def parse(self, text: str) -> Description | None:
+        """Returns the description that a person typed, None where the text is free words.
+
+        Attributes are parts with an equals sign, names of flags, and the wording's absences:
+        "upper_color!=red, backpack, no hat".
+
+        Raises:
+            ValueError: the text is empty, or the schema does not have an attribute in it.
+        """
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if not parts:
+            raise ValueError("the query is empty; give attributes or words")
+        flags = {group.name for group in self.schema.groups if group.kind == "flag"}
+        known = {part for part in parts if part in flags or part.lower() in self._typed_absences}
+        if not any("=" in part for part in parts) and len(known) < len(set(parts)):
+            return None
+        return self.schema.parse(
+            ",".join(self._typed_absences.get(part.lower(), part) for part in parts)
+        )
+
+    @functools.cached_property
+    def _typed_absences(self) -> dict[str, str]:
+        """Attributes as `AttributeSchema.parse` reads them, by the words for their absence."""
+        typed = {}
+        for group in self.schema.groups:
+            if group.kind == "flag":
+                typed[self._absence_words(group.name)] = f"{group.name}=no"
+            elif group.absent is not None and group.name in self.wording.absences:
+                typed[self.wording.absences[group.name]] = f"{group.name}={group.absent}"
+        return {words.lower(): attribute for words, attribute in typed.items()}
 
     @functools.cached_property
     def _pieces(self) -> dict[str, Piece]:
         """The words and phrase name of each bit, and of each absence that every prompt says."""
-        words = self._wording.words
+        words = self.wording.words
         pieces = {}
         for group in self.schema.groups:
             for bit in group.bits:
-                pieces[bit] = (words.get(bit, bit.rpartition("=")[2]), bit)
+                value = bit.rpartition("=")[2].replace("_", " ")
+                pieces[bit] = (words.get(bit, value), bit)
             absence = f"{group.name}={group.absent}"
             if group.absent is not None and absence in words:
                 pieces[absence] = (words[absence], group.name)
@@ -96,46 +135,85 @@ class PromptTemplate:
     @functools.cached_property
     def _placed_alone(self) -> set[str]:
         """The bits that the wording places elsewhere than the rest of their group."""
-        placed = {name for thing in self._wording.things for name in thing.attributes}
+        placed = {name for thing in self.wording.things for name in thing.attributes}
         return placed.intersection(self.schema.names)
 
-    def _put_into_words(self, known: Description) -> tuple[Held, list[Piece]]:
-        """Returns the words for what holds, by group or bit, and those for what is absent."""
-        held: dict[str, list[Piece]] = {}
-        absences = []
+    def _place(self, name: str) -> str:
+        return name if name in self._placed_alone else name.partition("=")[0]
+
+    def _said(self, known: Description) -> Said:
+        """The words for what holds, by group or bit."""
+        said: dict[str, list[Piece]] = {}
         for group in self.schema.groups:
-            if group.name not in known:
-                continue
-            said = [name for name in group.statements(known[group.name]) if name in self._pieces]
-            for name in said:
-                place = name if name in self._placed_alone else group.name
-                held.setdefault(place, []).append(self._pieces[name])
-            if not said and group.name in self._wording.absences:
-                absences.append((self._wording.absences[group.name], group.name))
-        return held, absences
+            value = known.get(group.name, ())
+            names = [bit for bit, holds in group.statements(value).items() if holds]
+            absence = f"{group.name}={group.absent}"
+            if value == group.absent and absence in self._pieces:
+                names = [absence]
+            for name in names:
+                said.setdefault(self._place(name), []).append(self._pieces[name])
+        return said
+
+    def _listed_absences(self, known: Description) -> list[Piece]:
+        """The words that the wording lists for what a whole description lacks."""
+        absences = self.wording.absences
+        return [
+            (absences[group.name], group.name)
+            for group in self.schema.groups
+            if group.name in absences and not any(group.statements(known[group.name]).values())
+        ]
+
+    def _absences(self, known: Description) -> list[Piece]:
+        """The words for what a dict says not to hold, listed or made: "no hat", "no red top"."""
+        pieces = []
+        for group in self.schema.groups:
+            value = known.get(group.name, ())
+            if value is False or (value == group.absent and value is not None):
+                if f"{group.name}={value}" not in self._pieces:  # "gender=male" is said as a man
+                    pieces.append((self._absence_words(group.name), group.name))
+            elif isinstance(value, tuple):
+                for one in value:
+                    if one.startswith(NOT):
+                        bit = f"{group.name}={one.removeprefix(NOT)}"
+                        pieces.append((self._negation(bit), f"{group.name}!={one[len(NOT) :]}"))
+        return pieces
+
+    def _absence_words(self, group: str) -> str:
+        if group in self.wording.absences:
+            return self.wording.absences[group]
+        if self.schema.group(group).kind == "flag":
+            return self._negation(group)
+        return f"no {group.replace('_', ' ')}"
+
+    def _negation(self, bit: str) -> str:
+        """The word "no" and the thing that a bit is said of, as in "no red top", "no skirt"."""
+        place = self._place(bit)
+        thing = next(thing for thing in self.wording.things if place in thing.attributes)
+        words, _ = self._pieces[bit]
+        if place in thing.features:
+            return f"no {without_article(words)}"
+        pieces = thing.pieces({place: [(words, None)]}, articles=False)
+        return "no " + " ".join(without_article(word) for word, _ in pieces)
 
 
-def _sentence(wording: Wording, held: Held, absences: list[Piece]) -> list[Piece]:
-    """As in: A young woman with long hair wears a red top and black pants, and carries a bag."""
-    return _statement(wording, held, [])
-
-
-def _list(wording: Wording, held: Held, absences: list[Piece]) -> list[Piece]:
-    """As in: young woman, long hair, red top, black pants, bag"""
+def _list(wording: Wording, said: Said, absences: list[Piece]) -> list[Piece]:
+    """As in: young woman, long hair, red top, black pants, bag, no hat"""
     subject, *things = wording.things
-    pieces = subject.pieces(held, articles=False)
+    pieces = subject.pieces(said, articles=False)
     for thing in things:
-        if thing.holds(held):
-            pieces += [(",", None), *thing.pieces(held, articles=False)]
+        if thing.holds(said):
+            pieces += [(",", None), *thing.pieces(said, articles=False)]
+    for absence in absences:
+        pieces += [(",", None), absence]
     return pieces
 
 
-def _statement(wording: Wording, held: Held, absences: list[Piece]) -> list[Piece]:
+def _statement(wording: Wording, said: Said, absences: list[Piece]) -> list[Piece]:
     """As in: A young woman wears a red top, carries a bag, and has no hat and no backpack."""
-    subject = wording.subject.pieces(held, articles=True)
-    for detail in _say(wording.details, held):
+    subject = wording.subject.pieces(said, articles=True)
+    for detail in _say(wording.details, said):
         subject += detail
-    predicates = _say(wording.predicates, held)
+    predicates = _say(wording.predicates, said)
     if absences:
         predicates.append([("has", None), *listing([[absence] for absence in absences])])
     if predicates:
@@ -148,17 +226,17 @@ def _statement(wording: Wording, held: Held, absences: list[Piece]) -> list[Piec
     return [(first[0].upper() + first[1:], name), *pieces[1:], (".", None)]
 
 
-def _say(clauses: Sequence[Clause], held: Held) -> list[list[Piece]]:
+def _say(clauses: Sequence[Clause], said: Said) -> list[list[Piece]]:
     """Returns the clauses that have anything to tell, each with the things that have."""
-    said = []
+    groups = []
     for clause in clauses:
-        things = [thing.pieces(held, articles=True) for thing in clause.things if thing.holds(held)]
+        things = [thing.pieces(said, articles=True) for thing in clause.things if thing.holds(said)]
         if things:
-            said.append([(clause.lead, None), *listing(things)])
-    return said
+            groups.append([(clause.lead, None), *listing(things)])
+    return groups
 
 
-def _assemble(pieces: list[Piece]) -> Sentence:
+def _assemble(pieces: list[Piece]) -> tuple[str, tuple[Phrase, ...]]:
     """Joins pieces by spaces, none before a comma or full stop, and notes where phrases lie."""
     text, phrases = "", []
     for words, name in pieces:
@@ -168,7 +246,4 @@ def _assemble(pieces: list[Piece]) -> Sentence:
         text += words
         if name is not None:
             phrases.append(Phrase(name, start, len(text)))
-    return Sentence(text, tuple(phrases))
-
-
-_RENDERERS = {"sentence": _sentence, "list": _list, "absence": _statement}
+    return text, tuple(phrases)

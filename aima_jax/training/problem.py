@@ -44,5 +44,5 @@ def load_problem(config: ConfigDict, folder: pathlib.Path) -> Problem:
             f"config.batch_size={config.batch_size}"
         )
     attributes, category = categories(train.attributes)
-    template = PromptTemplate(train.schema, config.template)
+    template = PromptTemplate(train.schema, config.template, train.wording)
     return Problem(train, category, build_text_table(attributes, template), template, validation)

@@ -154,6 +154,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         description=checkpoint.Description(
             model=skeleton.config.to_dict(),
             schema=problem.train.schema.to_dict(),
+            wording=problem.train.wording.to_dict(),
             template=config.template,
             config=plain(config),
             dataset=dataset,

@@ -63,8 +63,8 @@ class CategoryTable:
     @classmethod
     def of(cls, table: TextTable) -> "CategoryTable":
         """Takes what a step needs from a text table, still as host arrays."""
-        words = attribute_words(table.tokens, table.phrase_ids)
-        return cls(table.tokens, table.phrase_ids, table.attributes, words)
+        words = attribute_words(table.tokens[:, 0], table.phrase_ids[:, 0])
+        return cls(table.tokens[:, 0], table.phrase_ids[:, 0], table.attributes, words)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class Validation:
         queries, category = categories(split.attributes)
         self._split = split
         self._image_size = config.image_size
-        self._tokens = build_text_table(queries, run.problem.template).tokens
+        self._tokens = build_text_table(queries, run.problem.template).tokens[:, 0]
         self._labels = GalleryLabels(category, split.identity, split.camera, split.filename)
         self._encoder = Encoder(
             run.skeleton,

@@ -7,12 +7,13 @@ import optax
 from flax import nnx
 from PIL import Image
 
-from aima_jax.attributes import synthetic_schema
 from aima_jax.checkpoint import Description
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
 from aima_jax.parameters import flatten
 from aima_jax.training.saving import Saver
 from aima_jax.training.step import TrainState
+from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
+from tfds_builders.synthetic_pedestrians.wording import WORDING
 
 SIZE = (32, 16)
 PIXEL_MEAN, PIXEL_STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)  # not CLIP's
@@ -36,6 +37,7 @@ def save(workdir, model):
     description = Description(
         model=model.config.to_dict(),
         schema=synthetic_schema.to_dict(),
+        wording=WORDING.to_dict(),
         template="sentence",
         config={"image_size": SIZE, "mesh": {"min_shard_elements": 2**16}},
     )

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import UInt8
 
-from aima_jax.attributes import market1501_schema
-from aima_jax.attributes.market1501 import FIELDS
 from tfds_builders import label_files, layout
-from tfds_builders.records import PersonSearchBuilder, Record, Split
+from tfds_builders.market1501_attribute.schema import FIELDS, SCHEMA
+from tfds_builders.market1501_attribute.wording import WORDING
+from tfds_builders.records import PersonSearchBuilder, Record, Split, Traits
 
 _NAME = "Market-1501"
 _ROOT = "Market-1501-v15.09.15"
@@ -37,7 +37,9 @@ class Market1501Attribute(PersonSearchBuilder):
     """
 
     name = "market1501_attribute"
-    schema = market1501_schema
+    schema = SCHEMA
+    wording = WORDING
+    traits = Traits(cameras=True, query_folder="query", identities=True)
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Unpack {_NAME} so that manual_dir holds {_ROOT}/ with the folders bounding_box_train, "
         f"bounding_box_test and query, and put {_LABELS} beside them or into attribute/."
@@ -85,7 +87,7 @@ def _labels(half: Mapping[str, np.ndarray], path: pathlib.Path, where: str) -> _
         raise ValueError(
             f"{path}: {where}.image_index names a person twice, or not by four digits as 0002"
         )
-    people = {identity: np.zeros(market1501_schema.size, np.uint8) for identity in identities}
+    people = {identity: np.zeros(SCHEMA.size, np.uint8) for identity in identities}
     for field, bit_of_code in FIELDS.items():
         codes = label_files.integers(half[field], path, f"{where}.{field}")
         if codes.size != len(identities):
@@ -100,7 +102,7 @@ def _labels(half: Mapping[str, np.ndarray], path: pathlib.Path, where: str) -> _
                 )
             bit = bit_of_code[code]
             if bit is not None:
-                people[identity][market1501_schema.names.index(bit)] = 1
+                people[identity][SCHEMA.names.index(bit)] = 1
     return people
 
 

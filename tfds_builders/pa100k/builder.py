@@ -5,10 +5,10 @@ import pathlib
 import numpy as np
 from jaxtyping import UInt8
 
-from aima_jax.attributes import pa100k_schema
-from aima_jax.attributes.pa100k import FILE_NAMES
 from tfds_builders import label_files, layout
-from tfds_builders.records import PersonSearchBuilder, Record, Split
+from tfds_builders.pa100k.schema import FILE_NAMES, SCHEMA
+from tfds_builders.pa100k.wording import WORDING
+from tfds_builders.records import PersonSearchBuilder, Record, Split, Traits
 
 _NAME = "PA-100K"
 _LABELS = "annotation.mat"
@@ -20,7 +20,9 @@ class Pa100k(PersonSearchBuilder):
     """PA-100K (Liu et al., HydraPlus-Net, ICCV 2017), in its authors' split."""
 
     name = "pa100k"
-    schema = pa100k_schema
+    schema = SCHEMA
+    wording = WORDING
+    traits = Traits(cameras=False, query_folder=None, identities=False)
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Unpack {_NAME} so that manual_dir holds {_NAME}/ with the pictures in one of "
         f"{', '.join(_FOLDERS)}, and {_LABELS} in annotation/ or beside that folder."

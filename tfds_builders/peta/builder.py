@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 
-from aima_jax.attributes import AttributeSchema, peta35_schema, peta_schema
-from aima_jax.attributes.peta import FILE_NAMES
+from aima_jax.attributes import AttributeSchema
 from tfds_builders import label_files, layout
-from tfds_builders.records import PersonSearchBuilder, Record, Split
+from tfds_builders.peta.schema import FILE_NAMES, SCHEMA, SCHEMA_35
+from tfds_builders.peta.wording import WORDING
+from tfds_builders.records import PersonSearchBuilder, Record, Split, Traits
 
 _NAME = "PETA"
 _LABELS = "PETA.mat"
@@ -38,7 +39,7 @@ class PetaConfig(tfds.core.BuilderConfig):
     """Which split, `random` counting from 1 and 0 for `sal`; and which attributes."""
 
     random: int = 0
-    schema: AttributeSchema = peta_schema
+    schema: AttributeSchema = SCHEMA
 
 
 def _configs() -> list[PetaConfig]:
@@ -53,7 +54,7 @@ def _configs() -> list[PetaConfig]:
                 random=number,
                 schema=schema,
             )
-            for suffix, schema in (("", peta_schema), ("_35", peta35_schema))
+            for suffix, schema in (("", SCHEMA), ("_35", SCHEMA_35))
             for number in numbers
         ),
     ]
@@ -63,6 +64,8 @@ class Peta(PersonSearchBuilder):
     """PETA (Deng et al., ACM MM 2014); its `sal` split is that of Cao et al. (SAL, ECCV 2020)."""
 
     name = "peta"
+    wording = WORDING
+    traits = Traits(cameras=False, query_folder=None, identities=True)
     BUILDER_CONFIGS = _configs()
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Unpack {_NAME} so that manual_dir holds {_IMAGES}/ with 00001.png to 19000.png, and put "

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from aima_jax.attributes.synthetic import synthetic_schema
-from tfds_builders.records import PersonSearchBuilder, Record, Split
+from tfds_builders.records import PersonSearchBuilder, Record, Split, Traits
 from tfds_builders.synthetic_pedestrians.parallel import render_split
+from tfds_builders.synthetic_pedestrians.schema import SCHEMA
 from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
+from tfds_builders.synthetic_pedestrians.wording import WORDING
 
 
 class SyntheticPedestrians(PersonSearchBuilder):
@@ -19,7 +20,9 @@ class SyntheticPedestrians(PersonSearchBuilder):
     """
 
     name = "synthetic_pedestrians"
-    schema = synthetic_schema
+    schema = SCHEMA
+    wording = WORDING
+    traits = Traits(cameras=False, query_folder=None, identities=True)
     BUILDER_CONFIGS = (tfds.core.BuilderConfig(name=Size().name),)
 
     def __init__(self, *, config: str | tfds.core.BuilderConfig | None = None, **kwargs):

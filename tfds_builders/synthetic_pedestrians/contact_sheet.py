@@ -9,9 +9,9 @@ import textwrap
 
 from PIL import Image, ImageDraw, ImageFont
 
-from aima_jax.attributes.synthetic import synthetic_schema
 from aima_jax.text import PromptTemplate
 from tfds_builders.synthetic_pedestrians.sampling import VIEWS
+from tfds_builders.synthetic_pedestrians.schema import SCHEMA
 from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
 
 _PICTURES = 6  # of a category
@@ -39,7 +39,7 @@ def _categories(split: SplitPlan, count: int) -> list[list[int]]:
     pictures: dict[str, dict[bytes, list[int]]] = {view: {} for view in VIEWS}
     for index in range(split.pictures):
         attributes = split.assignment(index).attributes
-        view = synthetic_schema.decode(attributes)["view"]
+        view = SCHEMA.decode(attributes)["view"]
         pictures[view].setdefault(attributes.tobytes(), []).append(index)
     enough = [
         [found[:_PICTURES] for found in pictures[view].values() if len(found) >= _PICTURES]
@@ -57,7 +57,7 @@ def _categories(split: SplitPlan, count: int) -> list[list[int]]:
 def _strip(split: SplitPlan, pictures: list[int]) -> Image.Image:
     """Pictures of one category side by side, its sentence above."""
     strip = Image.new("RGB", (_PICTURES * (_WIDTH + _GAP), _CAPTION + _HEIGHT), "white")
-    sentence = PromptTemplate(synthetic_schema, "sentence").render(
+    sentence = PromptTemplate(SCHEMA, "sentence", WORDING).render(
         split.assignment(pictures[0]).attributes
     )
     caption = textwrap.fill(sentence.text, _CAPTION_WIDTH)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import UInt8
 
-from aima_jax.attributes.synthetic import synthetic_schema
 from tfds_builders.synthetic_pedestrians.rendering import render
 from tfds_builders.synthetic_pedestrians.sampling import VIEWS, draw_description, seen_from
+from tfds_builders.synthetic_pedestrians.schema import SCHEMA
 
 SPLITS = ("train", "val", "test")
 
@@ -104,7 +104,7 @@ class SplitPlan:
         """Renders a picture, a JPEG file."""
         shown = self.assignment(index)
         return render(
-            synthetic_schema.decode(shown.attributes),
+            SCHEMA.decode(shown.attributes),
             picture=(self.seed, _PICTURE, SPLITS.index(self.name), index),
             identity=(self.seed, _IDENTITY, shown.identity),
             camera=(self.seed, _CAMERA, shown.camera),
@@ -138,7 +138,7 @@ def _new_categories(rng: np.random.Generator) -> Iterator[_Category]:
     for person in itertools.count():
         description = draw_description(rng)
         for view in rng.permutation(VIEWS)[: rng.integers(1, 3)].tolist():
-            bits = synthetic_schema.encode(seen_from(description, view))
+            bits = SCHEMA.encode(seen_from(description, view))
             if bits.tobytes() not in known:
                 known.add(bits.tobytes())
                 yield bits, person

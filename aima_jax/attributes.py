@@ -1,4 +1,9 @@
-"""What can be said of a person: groups of attributes, and the bit vectors that stand for them."""
+"""What can be said of a person: groups of attributes, and the bit vectors that stand for them.
+
+A description is a dict from a group's name to what is said of it: True or False of a flag, a value
+of another group, the group's word for absence, or a value that does not hold, as "!red". Several
+values, or several that do not hold, come as a tuple. What a dict leaves out is unknown.
+"""
 
 import dataclasses
 import difflib
@@ -9,10 +14,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int8, Shaped, UInt8
 
 Description = dict[str, str | tuple[str, ...] | bool]
 
+NOT = "!"  # before a value: it does not hold
 _FLAG_WORDS = {"yes": True, "true": True, "no": False, "false": False}
 
 
@@ -54,37 +60,53 @@ class Group:
         return self.values if self.absent is None else (*self.values, self.absent)
 
     def check(self, value: Any) -> str | tuple[str, ...] | bool:
-        """Returns `value` as a str, tuple of str or bool, by the kind of group; else ValueError."""
+        """Returns what is said of the group in one form; ValueError where it cannot be said.
+
+        A flag gives a bool; an exclusive group a value, or a tuple of those that do not hold; an
+        independent group a tuple. Tuples are in the order of the group's values.
+        """
         if self.kind == "flag":
             if not isinstance(value, bool | np.bool_):
                 raise ValueError(f"{self.name} is {value!r}; expected True or False")
             return bool(value)
-        if self.kind == "exclusive":
-            if not isinstance(value, str):
-                raise ValueError(
-                    f"{self.name} is {value!r}; expected one of {', '.join(self.answers)}"
-                )
-            _require_known(value, self.answers, f"{self.name}: value")
-            return value
         given = (value,) if isinstance(value, str) else value
-        if not isinstance(given, Iterable):
+        if not isinstance(given, Iterable) or not all(isinstance(one, str) for one in given):
+            number = "one" if self.kind == "exclusive" else "any number"
             raise ValueError(
-                f"{self.name} is {value!r}; expected any number of {', '.join(self.values)}"
+                f"{self.name} is {value!r}; expected {number} of {', '.join(self.answers)}"
             )
         given = tuple(given)
         for one in given:
-            _require_known(one, self.values, f"{self.name}: value")
-        return tuple(value for value in self.values if value in given)
+            _require_known(one.removeprefix(NOT), self.answers, f"{self.name}: value")
+        negated = [one.startswith(NOT) for one in given]
+        if self.kind == "exclusive":
+            if given == (f"{NOT}{self.absent}",) and len(self.values) == 1:
+                return self.values[0]
+            if f"{NOT}{self.absent}" in given:
+                raise ValueError(
+                    f"{self.name} is said not to be {self.absent}; expected one of "
+                    f"{', '.join(self.values)}"
+                )
+            if len(given) == 1 and not negated[0]:
+                return given[0]
+            if not given or not all(negated):
+                raise ValueError(
+                    f"{self.name} is {value!r}; expected one of {', '.join(self.answers)}, or "
+                    f"some that do not hold, as {NOT}{self.values[0]}"
+                )
+        for one in self.values:
+            if one in given and NOT + one in given:
+                raise ValueError(f"{self.name} is said to be {one}, and not to be {one}")
+        return tuple(form for one in self.values for form in (one, NOT + one) if form in given)
 
-    def statements(self, value: str | tuple[str, ...] | bool) -> tuple[str, ...]:
-        """Returns what a checked value says, named as bits are: "backpack", "upper_color=red".
-
-        An absence is named likewise, "upper_color=none", though it has no bit.
-        """
+    def statements(self, value: str | tuple[str, ...] | bool) -> dict[str, bool]:
+        """Returns which bits a checked value says to hold (True), and which not to (False)."""
         if isinstance(value, bool):
-            return (self.name,) if value else ()
+            return {self.name: value}
+        if value == self.absent:
+            return dict.fromkeys(self.bits, False)
         values = (value,) if isinstance(value, str) else value
-        return tuple(f"{self.name}={one}" for one in values)
+        return {f"{self.name}={one.removeprefix(NOT)}": not one.startswith(NOT) for one in values}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +135,13 @@ class AttributeSchema:
         """How many bits a vector has."""
         return len(self.names)
 
+    def group(self, name: str) -> Group:
+        """Returns the group of that name; ValueError where there is none, naming the nearest."""
+        _require_known(name, tuple(self._groups), f"schema {self.name}: attribute")
+        return self._groups[name]
+
     @functools.cached_property
-    def _group(self) -> dict[str, Group]:
+    def _groups(self) -> dict[str, Group]:
         return {group.name: group for group in self.groups}
 
     @functools.cached_property
@@ -124,11 +151,11 @@ class AttributeSchema:
     def validate(self, description: Mapping[str, Any]) -> Description:
         """Returns a description, whole or partial, with values as `decode` gives them.
 
-        Groups are in the schema's order, each value a str, tuple of str or bool by the kind of
-        group. Raises ValueError for a group or value that the schema does not have.
+        Groups are in the schema's order, each value as `Group.check` gives it. Raises ValueError
+        for a group or value that the schema does not have.
         """
         for name in description:
-            _require_known(name, tuple(self._group), f"schema {self.name}: attribute")
+            self.group(name)
         return {
             group.name: group.check(description[group.name])
             for group in self.groups
@@ -142,18 +169,33 @@ class AttributeSchema:
         have, for two values of an exclusive group, and where a group of which exactly one value
         holds is left out.
         """
-        checked = self.validate(description)
-        bits = np.zeros(self.size, np.uint8)
+        said = self.said(description)
         for group in self.groups:
-            if group.name in checked:
-                said = group.statements(checked[group.name])
-                bits[[self._position[bit] for bit in said if bit in self._position]] = 1
-            elif group.kind == "exclusive" and group.absent is None:
+            required = group.kind == "exclusive" and group.absent is None
+            if required and not (said[[self._position[bit] for bit in group.bits]] == 1).any():
                 raise ValueError(
                     f"schema {self.name}: {group.name} is missing; "
                     f"expected one of {', '.join(group.values)}"
                 )
-        return bits
+        return (said == 1).astype(np.uint8)
+
+    def said(
+        self, description: Mapping[str, Any] | Shaped[np.ndarray, "attributes"]
+    ) -> Int8[np.ndarray, "attributes"]:
+        """Returns what a description says of each bit: 1 it holds, -1 it does not, 0 nothing.
+
+        A bit vector says all: what is not set does not hold. A dict says what it says, of a group's
+        absence that none of its bits holds, of one value nothing about the others. Raises as
+        `validate` and `decode` do.
+        """
+        if not isinstance(description, Mapping):
+            self.decode(description)
+            return 2 * np.asarray(description, np.int8) - 1
+        said = np.zeros(self.size, np.int8)
+        for name, value in self.validate(description).items():
+            for bit, holds in self.group(name).statements(value).items():
+                said[self._position[bit]] = 1 if holds else -1
+        return said
 
     def decode(self, bits: Shaped[np.ndarray, "attributes"]) -> Description:
         """Returns the description of a bit vector, every group covered: the inverse of `encode`.
@@ -193,24 +235,27 @@ class AttributeSchema:
     def parse(self, text: str) -> Description:
         """Returns the description that a person typed: "gender=female,upper_color=red,backpack".
 
-        An independent group may be given several times; "backpack=no" says that there is none.
-        Raises ValueError for what the schema does not have, and names the nearest that it has.
+        "backpack=no" says that there is none, "upper_color!=red" that red does not hold; values
+        that do not hold, and those of an independent group, may be several. Raises ValueError for
+        what the schema does not have, and names the nearest that it has.
         """
         description: dict[str, Any] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, equals, value = (piece.strip() for piece in part.partition("="))
-            _require_known(name, tuple(self._group), f"schema {self.name}: attribute")
-            group = self._group[name]
+            negated = name.endswith(NOT)
+            name = name.removesuffix(NOT).rstrip()
+            group = self.group(name)
             if group.kind == "flag":
                 value = value if equals else "yes"
                 _require_known(value, tuple(_FLAG_WORDS), f"{name}: value")
-                value = _FLAG_WORDS[value]
+                value = _FLAG_WORDS[value] != negated
             elif not equals:
                 raise ValueError(f"{name} needs a value: {name}={'|'.join(group.answers)}")
-            if name in description and group.kind != "independent":
+            elif negated or group.kind == "independent":
+                value = (*_as_tuple(description.pop(name, ())), NOT * negated + value)
+            if name in description:
                 raise ValueError(f"{name} is given twice in {text!r}; expected once")
-            known = description.get(name, ())
-            description[name] = (*known, value) if group.kind == "independent" else value
+            description[name] = value
         return self.validate(description)
 
     def to_dict(self) -> dict[str, Any]:
@@ -252,6 +297,29 @@ def attribute_iou(
     intersection = a @ b.T
     union = a.sum(1)[:, None] + b.sum(1)[None, :] - intersection
     return xp.where(union == 0, 1, intersection / xp.maximum(union, 1))
+
+
+def agreement(
+    attributes: Shaped[Array | np.ndarray, "images attributes"],
+    said: Shaped[Array | np.ndarray, "descriptions attributes"],
+) -> Bool[Array | np.ndarray, "images descriptions"]:
+    """Whether nothing that a description says is otherwise in an image.
+
+    numpy in, numpy out; jax.numpy where either is a jax array. [ours]
+
+    Args:
+        attributes: bits of each image.
+        said: of each description, as `AttributeSchema.said` gives it.
+    """
+    xp = jnp if isinstance(attributes, jax.Array) or isinstance(said, jax.Array) else np
+    holds = xp.asarray(attributes, xp.float32)
+    said = xp.asarray(said)
+    to_hold, not_to_hold = (said == 1).astype(xp.float32), (said == -1).astype(xp.float32)
+    return (1 - holds) @ to_hold.T + holds @ not_to_hold.T == 0
+
+
+def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
 
 
 def _require_known(given: Any, allowed: tuple[str, ...], what: str) -> None:

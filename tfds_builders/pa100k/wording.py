@@ -1,6 +1,6 @@
 """PA-100K in words."""
 
-from aima_jax.text.grammar import Clause, NounPhrase, Wording, things
+from aima_jax.text import Clause, NounPhrase, Wording, things
 
 WORDING = Wording(
     words={
@@ -52,5 +52,37 @@ WORDING = Wording(
         "boots": "no boots",
         "upper_pattern": "no pattern on the top",
         "lower_pattern": "no pattern on the bottoms",
+    },
+    synonyms={
+        "a man": (
+            "a guy",
+            "a male person",
+        ),
+        "a woman": (
+            "a lady",
+            "a female person",
+        ),
+        "a person": (
+            "somebody",
+            "an individual",
+        ),
+        "wears": (
+            "is dressed in",
+            "has on",
+        ),
+        "carries": (
+            "holds",
+            "is carrying",
+        ),
+        "a top": ("an upper garment",),
+        "bottoms": ("lower garments",),
+        "a hat": ("a cap",),
+        "a backpack": ("a rucksack",),
+        "a handbag": ("a purse",),
+        "glasses": ("spectacles",),
+        "elderly": ("aged",),
+        "striped": ("stripy",),
+        "long-sleeved": ("long-sleeve",),
+        "short-sleeved": ("short-sleeve",),
     },
 )

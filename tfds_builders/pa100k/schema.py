@@ -1,6 +1,6 @@
 """PA-100K (Liu et al., HydraPlus-Net): the 26 bits of `annotation.mat`, in the file's order."""
 
-from aima_jax.attributes.schema import AttributeSchema, Group
+from aima_jax.attributes import AttributeSchema, Group
 
 # The file's name of each column -> our name of its bit; a man is `Female` = 0.
 COLUMNS: dict[str, str] = {
@@ -33,7 +33,7 @@ COLUMNS: dict[str, str] = {
 }
 FILE_NAMES: tuple[str, ...] = tuple(COLUMNS)
 
-pa100k_schema = AttributeSchema(
+SCHEMA = AttributeSchema(
     "pa100k",
     (
         Group("gender", "exclusive", ("female",), absent="male"),

@@ -1,6 +1,6 @@
 """PETA in words, for all of its labels and for the usual 35."""
 
-from aima_jax.text.grammar import Clause, NounPhrase, Wording, things
+from aima_jax.text import Clause, NounPhrase, Wording, things
 
 WORDING = Wording(
     words={
@@ -106,5 +106,35 @@ WORDING = Wording(
         "sunglasses": "no sunglasses",
         "backpack": "no backpack",
         "messenger_bag": "no messenger bag",
+    },
+    synonyms={
+        "a man": (
+            "a guy",
+            "a male person",
+        ),
+        "a woman": (
+            "a lady",
+            "a female person",
+        ),
+        "a person": (
+            "somebody",
+            "an individual",
+        ),
+        "wears": (
+            "is dressed in",
+            "has on",
+        ),
+        "carries": (
+            "holds",
+            "is carrying",
+        ),
+        "a top": ("an upper garment",),
+        "bottoms": ("lower garments",),
+        "a hat": ("a cap",),
+        "a backpack": ("a rucksack",),
+        "elderly": ("aged",),
+        "long-sleeved": ("long-sleeve",),
+        "short-sleeved": ("short-sleeve",),
+        "a muffler": ("a scarf",),
     },
 )

@@ -1,8 +1,8 @@
 """Rendered pedestrians: 42 bits, in the manner of the three real datasets."""
 
-from aima_jax.attributes.schema import AttributeSchema, Group
+from aima_jax.attributes import AttributeSchema, Group
 
-synthetic_schema = AttributeSchema(
+SCHEMA = AttributeSchema(
     "synthetic",
     (
         Group("gender", "exclusive", ("male", "female")),

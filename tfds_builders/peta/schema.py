@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from aima_jax.attributes.schema import AttributeSchema, Group
+from aima_jax.attributes import AttributeSchema, Group
 
 # The file's name of each column -> our name of its bit.
 COLUMNS: dict[str, str] = {
@@ -141,7 +141,7 @@ _FOOTWEAR = ("leather_shoes", "shoes", "sneakers", "sandals", "boots", "stocking
 
 # The real labels give some people two ages, sleeves or shoes, and others none, so that hardly a
 # group is exclusive. Gender is: one image alone has none.
-peta_schema = AttributeSchema(
+SCHEMA = AttributeSchema(
     "peta",
     (
         Group("gender", "exclusive", ("male", "female"), absent="unknown"),
@@ -185,10 +185,10 @@ peta_schema = AttributeSchema(
 
 def _first_35() -> AttributeSchema:
     """Returns the schema of the usual 35 bits: every group with the values that are left of it."""
-    names = peta_schema.names[:35]
+    names = SCHEMA.names[:35]
     # Of gender only `personalMale` is among them.
     groups = [Group("gender", "exclusive", ("male",), absent="female")]
-    for group in peta_schema.groups[1:]:
+    for group in SCHEMA.groups[1:]:
         if group.kind != "flag":
             values = tuple(v for v in group.values if f"{group.name}={v}" in names)
             if values:
@@ -198,4 +198,4 @@ def _first_35() -> AttributeSchema:
     return AttributeSchema("peta35", tuple(groups), names=names)
 
 
-peta35_schema = _first_35()
+SCHEMA_35 = _first_35()

@@ -1,11 +1,11 @@
 """Market-1501 Attribute (Lin et al.): 35 bits, and how `market_attribute.mat` codes them."""
 
-from aima_jax.attributes.schema import AttributeSchema, Group
+from aima_jax.attributes import AttributeSchema, Group
 
 _UPPER_COLORS = ("black", "white", "red", "purple", "yellow", "gray", "blue", "green")
 _LOWER_COLORS = ("black", "white", "pink", "purple", "yellow", "gray", "blue", "green", "brown")
 
-market1501_schema = AttributeSchema(
+SCHEMA = AttributeSchema(
     "market1501",
     (
         Group("age", "exclusive", ("young", "teenager", "adult", "old")),

@@ -1,6 +1,6 @@
 """Market-1501 Attribute in words."""
 
-from aima_jax.text.grammar import Clause, NounPhrase, Wording, things
+from aima_jax.text import Clause, NounPhrase, Wording, things
 
 WORDING = Wording(
     words={
@@ -40,5 +40,34 @@ WORDING = Wording(
         "handbag": "no handbag",
         "upper_color": "no dominant top color",
         "lower_color": "no dominant bottom color",
+    },
+    synonyms={
+        "a man": (
+            "a guy",
+            "a male person",
+        ),
+        "a woman": (
+            "a lady",
+            "a female person",
+        ),
+        "a person": (
+            "somebody",
+            "an individual",
+        ),
+        "wears": (
+            "is dressed in",
+            "has on",
+        ),
+        "carries": (
+            "holds",
+            "is carrying",
+        ),
+        "a top": ("an upper garment",),
+        "bottoms": ("lower garments",),
+        "a hat": ("a cap",),
+        "a backpack": ("a rucksack",),
+        "a handbag": ("a purse",),
+        "long-sleeved": ("long-sleeve",),
+        "short-sleeved": ("short-sleeve",),
     },
 )
