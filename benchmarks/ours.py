@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from aima_jax.evaluation.encode import Encoder
 from contest import Answer, clear_peak, host_peak, matmul_rate
 from flax import nnx
 from ml_collections import ConfigDict
@@ -21,7 +22,6 @@ from aima_jax.allocation import give_back_memory
 from aima_jax.config import LOSSES
 from aima_jax.convert.mapping import entries_of
 from aima_jax.convert.tables import HUGGING_FACE, Row, irra
-from aima_jax.evaluation.encode import Encoder
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig
 from aima_jax.models.config import OPENAI_MEAN, OPENAI_STD
 from aima_jax.parameters import Parameters, flatten

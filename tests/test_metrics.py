@@ -1,11 +1,14 @@
 """Retrieval metrics: by hand, against plain loops, and what is refused."""
 
+import itertools
+
 import jax.numpy as jnp
 import naive_retrieval
 import numpy as np
 import pytest
 
 from aima_jax.evaluation import retrieval_metrics
+from aima_jax.evaluation.metrics import irrelevant_above, query_metrics, random_ranking
 
 NAMES = ("R1", "R5", "R10", "mAP", "mINP")
 
@@ -104,3 +107,27 @@ def test_what_cannot_be_scored_is_refused():
         retrieval_metrics(np.where(relevant & (np.arange(3) == 1), np.nan, similarity), relevant)
     with pytest.raises(ValueError, match="average_precision"):
         retrieval_metrics(similarity, relevant, average_precision="median")
+
+
+@pytest.mark.parametrize(("images", "relevant"), [(1, [1]), (6, [2, 0, 1]), (7, [3, 7, 5, 1])])
+def test_random_ranking_is_the_mean_over_all_orders(images, relevant):
+    rows = []
+    for count in filter(None, relevant):
+        orders = itertools.combinations(range(images), count)  # the places of the relevant images
+        hits = [[place in places for place in range(images)] for places in orders]
+        scored = [naive_retrieval.query_metrics(each) for each in hits]
+        rows.append({name: np.mean([row[name] for row in scored]) for name in ("R1", "mAP")})
+    expected = {name: np.mean([row[name] for row in rows]) for name in ("R1", "mAP")}
+    assert random_ranking(np.array(relevant), images) == pytest.approx(expected, rel=1e-12)
+
+
+def test_precision_at_k_counts_ties_against_the_query():
+    scores = np.array([0.9, 0.5, 0.5, 0.5, 0.1])
+    relevant = np.array([0, 2, 4])
+    order, above = irrelevant_above(scores, relevant)
+    assert order.tolist() == [0, 2, 4]
+    assert above.tolist() == [0, 2, 2]  # ranks 1, 4 and 5
+    metrics = query_metrics([above, np.array([], int)], precision_at=(2, 4, 10))
+    expected = {"P2": [1 / 2, np.nan], "P4": [2 / 4, np.nan], "P10": [3 / 10, np.nan]}
+    for name, values in expected.items():
+        np.testing.assert_array_equal(metrics[name], values)

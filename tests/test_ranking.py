@@ -1,30 +1,23 @@
 """Blocked rankings and first places: equal to plain loops, on any blocks and devices."""
 
-import json
-import os
-import pathlib
-import socket
-import subprocess
-import sys
-
 import jax
 import naive_retrieval
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
-from aima_jax.evaluation import ranking, retrieval_metrics
+from aima_jax.evaluation import retrieval_metrics, similarity
 from aima_jax.evaluation.protocols import GalleryLabels, removed_images
-from aima_jax.evaluation.ranking import evaluate_rankings, top_k
-from aima_jax.evaluation.similarity import Gallery, replicate, similarities
+from aima_jax.evaluation.ranking import evaluate_rankings
+from aima_jax.evaluation.similarity import Gallery, top_k
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+MARKET = {"cameras": True, "query_folder": "query"}
+NO_CAMERAS = {"cameras": False, "query_folder": None}
 PROTOCOLS = ("standard", "sal", "asmr")
 QUERIES, GALLERY = 12, 900
 
 
-def mesh_of(devices):
-    return Mesh(np.array(jax.devices()[:devices]).reshape(devices, 1), ("data", "fsdp"))
+def placed(features, devices=1, block_size=128):
+    return Gallery(features, devices=jax.devices()[:devices], block_size=block_size)
 
 
 def labels_for(seed):
@@ -73,30 +66,33 @@ def images_of(labels):
 
 
 def all_similarities(queries, features, devices, block_size):
-    gallery = Gallery(features, mesh=mesh_of(devices), block_size=block_size)
-    placed = replicate(queries, gallery.mesh)
-    parts = [
-        np.asarray(similarities(placed, block, gallery.mesh))[: block.count] for block in gallery
-    ]
-    return np.concatenate(parts).T
+    groups = list(placed(features, devices, block_size).similarities(queries))
+    rows = [row for group, rows in groups for row in rows]
+    covered = [index for group, _ in groups for index in range(group.start, group.stop)]
+    assert covered == list(range(len(queries)))
+    return np.array(rows)
 
 
-@pytest.mark.parametrize("dataset", ["market1501_attribute", "pa100k"])
+@pytest.fixture
+def few_at_once(monkeypatch):
+    """Queries in groups of five."""
+    monkeypatch.setattr(similarity, "_GROUP_BYTES", 5 * 4 * GALLERY)
+
+
+@pytest.mark.parametrize("traits", [MARKET, NO_CAMERAS])
 @pytest.mark.parametrize(("devices", "block_size"), [(1, 128), (3, 100), (8, 2048)])
-def test_rankings_are_those_of_plain_loops(dataset, devices, block_size):
+def test_rankings_are_those_of_plain_loops(traits, devices, block_size, few_at_once):
     queries, gallery = integer_features(0)
     labels = labels_for(1)
     seen = QUERY_CATEGORY % 2 == 0
     results = evaluate_rankings(
         queries,
-        gallery,
+        placed(gallery, devices, block_size),
         QUERY_CATEGORY,
         labels,
         PROTOCOLS,
-        dataset=dataset,
+        traits=traits,
         seen=seen,
-        block_size=block_size,
-        mesh=mesh_of(devices),
     )
     assert tuple(results) == PROTOCOLS
     similarity = queries.astype(np.float64) @ gallery.T.astype(np.float64)
@@ -106,7 +102,7 @@ def test_rankings_are_those_of_plain_loops(dataset, devices, block_size):
             QUERY_CATEGORY,
             images_of(labels),
             protocol,
-            cameras=dataset.startswith("market"),
+            cameras=traits["cameras"],
             seen=seen,
         )
         for part in ("seen", "unseen"):
@@ -124,26 +120,24 @@ def test_rankings_equal_the_metrics_of_the_full_matrix_exactly(devices):
     relevant = QUERY_CATEGORY[:, None] == labels.category
     results = evaluate_rankings(
         queries,
-        gallery,
+        placed(gallery, devices),
         QUERY_CATEGORY,
         labels,
         PROTOCOLS,
-        dataset="peta",
-        block_size=128,
-        mesh=mesh_of(devices),
+        traits=NO_CAMERAS,
     )
     for protocol, result in results.items():
         expected = retrieval_metrics(
             similarity,
             relevant,
-            ignored=relevant & removed_images(protocol, labels, "peta"),
+            ignored=relevant & removed_images(protocol, labels, NO_CAMERAS),
             average_precision="trapezoidal" if protocol == "asmr" else "mean",
         )
         assert {name: result[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("dim", [8, 33, 512])
-def test_a_pair_has_the_same_bits_in_every_block_on_any_devices(dim):
+def test_a_pair_has_the_same_bits_in_every_block_on_any_devices(dim, few_at_once):
     queries, gallery = normal_features(4, dim)
     once = all_similarities(queries, gallery, 1, 1024)
     for devices, block_size in ((1, 128), (3, 128), (8, 128), (8, 1000)):
@@ -161,13 +155,11 @@ def test_a_copy_of_the_relevant_image_in_another_block_ranks_before_it():
     labels = GalleryLabels(category, zeros, zeros, zeros.astype(str))
     result = evaluate_rankings(
         queries,
-        gallery,
+        placed(gallery),
         QUERY_CATEGORY,
         labels,
         ["standard"],
-        dataset="peta",
-        block_size=128,
-        mesh=mesh_of(1),
+        traits=NO_CAMERAS,
     )["standard"]
     assert result["R1"] == 0
     assert result["mAP"] == result["mINP"] == 1 / 2
@@ -180,7 +172,7 @@ def test_fewer_images_than_devices_or_rows(images):
     zeros = np.zeros(images, np.int32)
     labels = GalleryLabels(category, zeros, zeros, zeros.astype(str))
     result = evaluate_rankings(
-        queries, gallery, QUERY_CATEGORY, labels, ["standard"], dataset="peta", mesh=mesh_of(8)
+        queries, placed(gallery, 8), QUERY_CATEGORY, labels, ["standard"], traits=NO_CAMERAS
     )
     expected = naive_retrieval.evaluate(
         queries @ gallery.T, QUERY_CATEGORY, images_of(labels), "standard"
@@ -188,63 +180,11 @@ def test_fewer_images_than_devices_or_rows(images):
     assert result["standard"] == pytest.approx(expected, rel=1e-12)
 
 
-HOST = """
-import json, sys
-import jax
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-import test_ranking as tests
-from aima_jax.sharding import make_mesh
-assert jax.device_count() == 2 * jax.local_device_count()
-print(json.dumps(tests.rankings_of_normal_features(make_mesh())))
-"""
-
-
-def rankings_of_normal_features(mesh):
-    queries, gallery = normal_features(13)
-    return evaluate_rankings(
-        queries,
-        gallery,
-        QUERY_CATEGORY,
-        labels_for(13),
-        PROTOCOLS,
-        dataset="peta",
-        block_size=128,
-        mesh=mesh,
-    )
-
-
-@pytest.mark.slow
-def test_two_hosts_rank_as_one():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-    path = os.pathsep.join(str(part) for part in (ROOT, ROOT / "tests"))
-    flags = "--xla_force_host_platform_device_count=2"
-    hosts = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOST, coordinator, str(host)],
-            env=os.environ | {"PYTHONPATH": path, "XLA_FLAGS": flags},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for host in range(2)
-    ]
-    try:
-        outputs = [host.communicate(timeout=300)[0] for host in hosts]
-    finally:
-        for host in hosts:
-            host.kill()
-    assert [host.returncode for host in hosts] == [0, 0]
-    expected = rankings_of_normal_features(mesh_of(1))
-    for output in outputs:
-        assert json.loads(output.splitlines()[-1]) == expected
-
-
 def test_a_part_without_queries_is_none():
     queries, gallery = integer_features(7)
     seen = np.zeros(QUERIES, bool)
     result = evaluate_rankings(
-        queries, gallery, QUERY_CATEGORY, labels_for(7), ["asmr"], dataset="peta", seen=seen
+        queries, gallery, QUERY_CATEGORY, labels_for(7), ["asmr"], traits=NO_CAMERAS, seen=seen
     )["asmr"]
     assert result["seen"] is None
     assert result["unseen"] == {name: result[name] for name in ("R1", "mAP", "queries")}
@@ -255,15 +195,9 @@ def test_rankings_of_what_cannot_be_ranked_are_refused():
     labels = labels_for(8)
 
     def evaluated(queries=queries, gallery=gallery, category=QUERY_CATEGORY, protocol="standard"):
+        protocols = [protocol] if protocol else []
         return evaluate_rankings(
-            queries,
-            gallery,
-            category,
-            labels,
-            [protocol],
-            dataset="peta",
-            block_size=128,
-            mesh=mesh_of(1),
+            queries, placed(gallery), category, labels, protocols, traits=NO_CAMERAS
         )
 
     broken = gallery.copy()
@@ -272,9 +206,9 @@ def test_rankings_of_what_cannot_be_ranked_are_refused():
         evaluated(gallery=broken)
     with pytest.raises(ValueError, match="query 3 are not finite"):
         evaluated(queries=np.where(np.arange(QUERIES)[:, None] == 3, np.inf, queries))
-    with pytest.raises(ValueError, match=r"\(12, 4\), the gallery is \(900, 5\)"):
+    with pytest.raises(ValueError, match=r"gallery is \[900, 5\]; they are \[12, 4\]"):
         evaluated(queries=queries[:, :4])
-    with pytest.raises(ValueError, match="nothing to rank"):
+    with pytest.raises(ValueError, match=r"it is \[0, 5\]"):
         evaluated(gallery=gallery[:0])
     with pytest.raises(ValueError, match="as many labels"):
         evaluated(gallery=gallery[1:])
@@ -282,12 +216,14 @@ def test_rankings_of_what_cannot_be_ranked_are_refused():
         evaluated(category=np.arange(QUERIES) // 2)
     with pytest.raises(ValueError, match="no image of the gallery has the category"):
         evaluated(category=np.arange(QUERIES) + 100)
-    with pytest.raises(ValueError, match="no protocol 'cuhk'"):
+    with pytest.raises(ValueError, match="protocol 'cuhk' is unknown"):
         evaluated(protocol="cuhk")
+    with pytest.raises(ValueError, match="no protocol is given"):
+        evaluated(protocol="")
     lonely = GalleryLabels(*(getattr(labels, n)[:1] for n in labels.__dataclass_fields__))
     with pytest.raises(ValueError, match="by protocol 'sal' no query has a relevant image"):
         evaluate_rankings(
-            queries[:1], gallery[:1], lonely.category, lonely, ["sal"], dataset="peta"
+            queries[:1], gallery[:1], lonely.category, lonely, ["sal"], traits=NO_CAMERAS
         )
 
 
@@ -301,16 +237,15 @@ def test_first_places_are_those_of_a_stable_sort(k, block_size):
     np.testing.assert_array_equal(scores, np.take_along_axis(similarity, expected, axis=1))
 
 
-def test_a_held_gallery_gives_the_same_first_places_to_queries_in_groups(monkeypatch):
+def test_a_gallery_gives_the_same_first_places_again_and_to_queries_in_groups(few_at_once):
     queries, gallery = normal_features(10)
     similarity = queries.astype(np.float64) @ gallery.T
     expected = np.argsort(-similarity, axis=1)[:, :7]
-    monkeypatch.setattr(ranking, "_SIMILARITY_BYTES", 4 * ranking.BLOCK_SIZE * 5)  # five queries
     scores, indices = top_k(queries, gallery, 7)
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_allclose(scores, np.take_along_axis(similarity, expected, axis=1), rtol=1e-6)
-    held = Gallery(gallery, held=True)
-    for again in (top_k(queries, held, 7), top_k(queries, held, 7)):
+    many = placed(gallery)
+    for again in (top_k(queries, many, 7), top_k(queries, many, 7)):
         np.testing.assert_array_equal(again[0], scores)
         np.testing.assert_array_equal(again[1], indices)
 
@@ -326,10 +261,10 @@ def test_first_places_of_what_cannot_be_ranked_are_refused():
     queries, gallery = integer_features(12)
     with pytest.raises(ValueError, match="k must be at least 1"):
         top_k(queries, gallery, 0)
-    with pytest.raises(ValueError, match="query, dim"):
+    with pytest.raises(ValueError, match=r"query, 5\], as the gallery"):
         top_k(queries[0], gallery, 3)
     with pytest.raises(ValueError, match="image 2 are not finite"):
-        Gallery(np.where(np.arange(GALLERY)[:, None] == 2, np.nan, gallery), held=True)
+        Gallery(np.where(np.arange(GALLERY)[:, None] == 2, np.nan, gallery))
 
 
 def test_galleries_of_many_sizes_have_a_few_block_sizes():
@@ -337,5 +272,7 @@ def test_galleries_of_many_sizes_have_a_few_block_sizes():
     assert sizes <= {128, 256, 512, 1024}
 
 
-def test_a_gallery_may_be_empty():
-    assert list(Gallery(np.zeros((0, 4), np.float32), held=True)) == []
+def test_products_are_taken_at_full_precision():
+    """Which shows in the numbers on accelerators alone."""
+    text = similarity._product.lower(np.zeros((2, 4)), np.zeros((3, 4))).as_text()
+    assert text.count("precision = [HIGHEST, HIGHEST]") == 1

@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 from aima_jax.checkpoint import FOLDER, Restored, load_model, select
 from aima_jax.data import Split, categories, hold_out_categories, load_split
 from aima_jax.distributed import from_first_host
-from aima_jax.evaluation.chance import random_ranking
-from aima_jax.evaluation.encode import Encoder
-from aima_jax.evaluation.ranking import GalleryLabels, evaluate_rankings, top_k
+from aima_jax.evaluation.encoder import Encoder
+from aima_jax.evaluation.metrics import random_ranking
+from aima_jax.evaluation.protocols import GalleryLabels
+from aima_jax.evaluation.ranking import evaluate_rankings
 from aima_jax.evaluation.report import Ranking, write_report
+from aima_jax.evaluation.similarity import Gallery, top_k
 from aima_jax.files import atomic_write, write_json
 from aima_jax.parameters import flatten
 from aima_jax.prepared import prepared_folder
@@ -60,22 +62,19 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         )
     queries, category = categories(split.attributes)
     table = build_text_table(queries, restored.template)
-    encoder = Encoder(
-        restored.model, mesh, batch_size=config.eval_batch_size, threads=config.data.threads
-    )
+    encoder = Encoder(restored.model, mesh, batch_size=config.eval_batch_size)
     params = flatten(restored.model)
     image_size = tuple(restored.config["image_size"])
-    features = (
-        encoder.queries(params, table.tokens[:, 0]),
-        encoder.gallery(params, split, image_size),
-    )
+    sentences = encoder.sentences(params, table.tokens[:, 0])
+    gallery = Gallery(encoder.split(params, split, image_size, threads=config.data.threads))
     trained = _trained_categories(restored, folder)
     scores = evaluate_rankings(
-        *features,
+        sentences,
+        gallery,
         np.arange(len(queries)),
         GalleryLabels(category, split.identity, split.camera, split.filename),
         config.protocols,
-        dataset=split.dataset,
+        traits=split.traits,
         seen=np.array([row.tobytes() in trained for row in queries]),
     )
     results = {
@@ -88,7 +87,7 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     if jax.process_index() == 0:
         dataset = {"name": split.dataset, "checksum": split.checksum}
         record(workdir, evaluated_step=step, dataset=dataset)
-        similarity, ranking = top_k(*features, min(_SAVED_RANKS, len(split)))
+        similarity, ranking = top_k(sentences, gallery, _SAVED_RANKS)
         if config.save_rankings:
             _save_rankings(workdir / RANKINGS, table.sentences, split, similarity, ranking)
         if config.report:

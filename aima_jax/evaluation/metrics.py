@@ -1,4 +1,4 @@
-"""Rank-k, mAP and mINP, with ties that never flatter."""
+"""Rank-k, mAP, mINP and precision at k, with ties that never flatter; and what chance gives."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -37,31 +37,42 @@ def retrieval_metrics(
     # Half precisions are widened, which is exact: numpy does not sort all of them.
     similarity = similarity.astype(np.result_type(similarity.dtype, np.float32), copy=False)
 
-    query, above = [], []
+    above = []
     for row, (scores, hit, out) in enumerate(zip(similarity, relevant, ignored, strict=True)):
         if np.isnan(scores).any():
             raise ValueError(f"the similarities of query {row} contain NaN")
-        irrelevant = np.sort(scores[~hit & ~out])
-        descending = np.sort(scores[hit & ~out])[::-1]
-        above.append(len(irrelevant) - np.searchsorted(irrelevant, descending, side="left"))
-        query.append(np.full(len(descending), row))
-    values = query_metrics(
-        np.concatenate([*query, np.empty(0, np.int64)]),
-        np.concatenate([*above, np.empty(0, np.int64)]),
-        len(similarity),
-        average_precision,
-    )
+        above.append(irrelevant_above(scores[~out], np.flatnonzero(hit[~out]))[1])
+    values = query_metrics(above, average_precision=average_precision)
     evaluated = ~np.isnan(values["R1"])
     if not evaluated.any():
         raise ValueError("no query has a relevant image left in the gallery")
     return {name: float(values[name][evaluated].mean()) for name in METRICS}
 
 
+def irrelevant_above(
+    scores: Float[np.ndarray, "gallery"], relevant: Int[np.ndarray, "images"]
+) -> tuple[Int[np.ndarray, "images"], Int[np.ndarray, "images"]]:
+    """Returns the relevant images, best first, and how many others reach the score of each.
+
+    Args:
+        scores: of one query.
+        relevant: indices of the relevant images, all different.
+    """
+    order = relevant[np.argsort(-scores[relevant], kind="stable")]
+    own = scores[order]
+    if not own.size:
+        return order, np.zeros(0, np.int64)
+    others = np.ones(len(scores), bool)
+    others[relevant] = False
+    reached = np.sort(scores[others & (scores >= own[-1])])
+    return order, len(reached) - np.searchsorted(reached, own, side="left")
+
+
 def query_metrics(
-    query: Int[np.ndarray, "pair"],
-    above: Int[np.ndarray, "pair"],
-    queries: int,
+    above: list[Int[np.ndarray, "images"]],
+    *,
     average_precision: str = "mean",
+    precision_at: tuple[int, ...] = (),
 ) -> dict[str, Float[np.ndarray, "query"]]:
     """The metrics of each query, from its relevant images alone; NaN for a query without any.
 
@@ -70,30 +81,48 @@ def query_metrics(
     code). mINP is the number of relevant images over the rank of the last (IRRA's code).
 
     Args:
-        query: of each pair of a query and a relevant image, sorted.
-        above: number of irrelevant images ranked before that image; ascending within a query.
-        queries: number of queries.
+        above: for each query the number of irrelevant images ranked before each relevant image,
+            ascending.
         average_precision: "mean" or "trapezoidal".
+        precision_at: k of which to give P<k>, the share of hits among the first k images.
     """
-    relevant = np.bincount(query, minlength=queries)
-    last = np.cumsum(relevant) - 1
-    first = last - relevant + 1
-    hits = np.arange(len(query)) - first[query] + 1
-    ranks = above + hits
-    precision = hits / ranks
-    if average_precision == "trapezoidal":
-        before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
-        precision = (precision + before) / 2
-    elif average_precision != "mean":
+    if average_precision not in ("mean", "trapezoidal"):
         raise ValueError(
             f'average_precision must be "mean" or "trapezoidal", it is {average_precision!r}'
         )
-
-    found = relevant > 0
-    metrics = {name: np.full(queries, np.nan) for name in METRICS}
-    for name, k in (("R1", 1), ("R5", 5), ("R10", 10)):
-        metrics[name][found] = ranks[first[found]] <= k
-    sums = np.bincount(query, weights=precision, minlength=queries)
-    metrics["mAP"][found] = sums[found] / relevant[found]
-    metrics["mINP"][found] = relevant[found] / ranks[last[found]]
+    names = (*METRICS, *(f"P{k}" for k in precision_at))
+    metrics = {name: np.full(len(above), np.nan) for name in names}
+    for query, counts in enumerate(above):
+        if not len(counts):
+            continue
+        hits = np.arange(1, len(counts) + 1)
+        ranks = counts + hits
+        precision = hits / ranks
+        if average_precision == "trapezoidal":
+            before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
+            precision = (precision + before) / 2
+        for k in (1, 5, 10):
+            metrics[f"R{k}"][query] = ranks[0] <= k
+        metrics["mAP"][query] = precision.mean()
+        metrics["mINP"][query] = len(counts) / ranks[-1]
+        for k in precision_at:
+            metrics[f"P{k}"][query] = np.searchsorted(ranks, k, side="right") / k
     return metrics
+
+
+def random_ranking(relevant: Int[np.ndarray, "query"], gallery: int) -> dict[str, float]:
+    """Expected Rank-1 and mAP when a gallery is shuffled, over queries with something relevant.
+
+    With R relevant among N, Rank-1 is R/N, and the average precision is
+    (H_N + (R-1)/(N-1) · (N - H_N)) / N with the harmonic number H_N: a place k holds a relevant
+    image with probability R/N, and then the k-1 places before it hold (k-1)(R-1)/(N-1) others.
+
+    Args:
+        relevant: number of relevant images of each query.
+        gallery: number of images ranked.
+    """
+    relevant = relevant[relevant > 0]
+    harmonic = np.sum(1.0 / np.arange(1, gallery + 1))
+    others = (relevant - 1) / max(gallery - 1, 1)
+    precision = (harmonic + others * (gallery - harmonic)) / gallery
+    return {"R1": float(np.mean(relevant / gallery)), "mAP": float(np.mean(precision))}

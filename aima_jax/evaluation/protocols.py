@@ -7,15 +7,14 @@ image's own query only, so one flag for each image says it all.
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 # The average precision of each protocol, as `metrics.query_metrics` names it.
 AVERAGE_PRECISION = {"standard": "mean", "sal": "mean", "asmr": "trapezoidal"}
-
-_MARKET = "market1501_attribute"
-_WITHOUT_CAMERAS = ("peta", "pa100k", "synthetic_pedestrians")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,30 +40,35 @@ class GalleryLabels:
 
 
 def removed_images(
-    protocol: str, labels: GalleryLabels, dataset: str
+    protocol: str, labels: GalleryLabels, traits: Mapping[str, Any]
 ) -> Bool[np.ndarray, "gallery"]:
     """Which images a protocol takes out of the gallery of their own category's query.
 
     `standard` (IRRA's code) and `asmr` take out none. `sal` (SAL's code) takes out the images of
     the category that share identity and camera with its representative; on datasets without
-    cameras the representative alone.
+    cameras the representative alone. The representative is the category's first image by file
+    name, of the folder with queries where the dataset has one. SAL's code takes whatever comes
+    first in the directory, which is undefined; the file name is our decision.
 
     Args:
         protocol: "standard", "sal" or "asmr".
         labels: of the test split.
-        dataset: a dataset's name, with or without its variant ("peta/random1").
+        traits: of the dataset: "cameras", whether the cameras are known, and "query_folder", the
+            folder that the representatives are in, or None.
 
     Raises:
-        ValueError: no such protocol, or `sal` is not defined on this dataset.
+        ValueError: there is no such protocol, or a category has no image in the query folder.
     """
     if protocol not in AVERAGE_PRECISION:
-        raise ValueError(f"no protocol {protocol!r}: there are {', '.join(AVERAGE_PRECISION)}")
+        raise ValueError(
+            f"protocol {protocol!r} is unknown; expected one of {', '.join(AVERAGE_PRECISION)}"
+        )
     removed = np.zeros(len(labels), dtype=bool)
     if protocol != "sal":
         return removed
     categories, category = np.unique(labels.category, return_inverse=True)
-    representative = _representatives(categories, labels, dataset)
-    if dataset.split("/")[0] == _MARKET:
+    representative = _representatives(categories, labels, traits["query_folder"])
+    if traits["cameras"]:
         like = representative[category]
         return (labels.identity == labels.identity[like]) & (labels.camera == labels.camera[like])
     removed[representative] = True
@@ -72,26 +76,18 @@ def removed_images(
 
 
 def _representatives(
-    categories: Int[np.ndarray, "category"], labels: GalleryLabels, dataset: str
+    categories: Int[np.ndarray, "category"], labels: GalleryLabels, folder: str | None
 ) -> Int[np.ndarray, "category"]:
-    """The index of each category's first image by file name; on Market-1501 in `query` alone.
-
-    SAL's code takes whatever comes first in the directory, which is undefined; the file name is
-    our decision.
-    """
+    """The index of each category's first image by file name, in a folder if one is named."""
     order = np.argsort(labels.filename, kind="stable")
-    name = dataset.split("/")[0]
-    if name == _MARKET:
-        folder = (pathlib.PurePosixPath(path).parent.name for path in labels.filename[order])
-        order = order[np.fromiter((part == "query" for part in folder), bool, len(order))]
-    elif name not in _WITHOUT_CAMERAS:
-        known = ", ".join((_MARKET, *_WITHOUT_CAMERAS))
-        raise ValueError(f"protocol 'sal' is defined on {known}, not on {dataset!r}")
+    if folder is not None:
+        parts = (pathlib.PurePosixPath(path).parent.name for path in labels.filename[order])
+        order = order[np.fromiter((part == folder for part in parts), bool, len(order))]
     represented, first = np.unique(labels.category[order], return_index=True)
     missing = np.setdiff1d(categories, represented)
     if missing.size:
         raise ValueError(
-            f"protocol 'sal' on {dataset!r} needs an image of every category in the folder query/: "
+            f"protocol 'sal' needs an image of every category in the folder {folder}/: "
             f"categories {missing[:5].tolist()} have none; is the dataset complete?"
         )
     return order[first]

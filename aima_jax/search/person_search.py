@@ -2,28 +2,20 @@
 
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
-from aima_jax import compiler
 from aima_jax.checkpoint import Restored, load_model
-from aima_jax.data.pictures import Source as Picture
-from aima_jax.data.pictures import in_threads, open_picture, read_pixels
-from aima_jax.evaluation.ranking import top_k
+from aima_jax.data.decode import resize
+from aima_jax.evaluation.encoder import Encoder
 from aima_jax.evaluation.report import draw_ranking
-from aima_jax.models import AIMA
-from aima_jax.pixels import normalize
-from aima_jax.sharding import batch_sharding, make_mesh, one_late, replicated
+from aima_jax.evaluation.similarity import top_k
+from aima_jax.parameters import flatten
+from aima_jax.search.pictures import Picture, in_threads, open_picture
 from aima_jax.text import tokenize
 
 Query = Mapping[str, Any] | str | Float[np.ndarray, "dim"]
@@ -45,17 +37,8 @@ class PersonSearch:
         self.image_size = tuple(restored.config["image_size"])
         self.checkpoint = restored.path
         self.dim = restored.model.config.clip.dim
-        mesh = make_mesh()
-        # A batch is padded to this size, whatever its rows, so that each encoder compiles once. One
-        # query alone fills a batch too, which is slow on a CPU where batches are large.
-        rows = 8 if jax.default_backend() == "cpu" else 64
-        self._batch_size = -(-rows // mesh.size) * mesh.size
-        self._sharding = batch_sharding(mesh)
-        model = restored.model
-        vision = model.config.clip.vision
-        normal = partial(normalize, mean=vision.pixel_mean, std=vision.pixel_std)
-        self._image_encoder = _compiled(model, mesh, lambda m, x: m.image_features(normal(x)))
-        self._text_encoder = _compiled(model, mesh, lambda m, x: m.encode_text(x)[0])
+        self._encoder = Encoder(restored.model)
+        self._params = flatten(restored.model)
 
     @classmethod
     def load(cls, workdir_or_checkpoint: str | os.PathLike[str]) -> "PersonSearch":
@@ -75,7 +58,8 @@ class PersonSearch:
             index, picture = numbered
             return self.pixels(picture, name=f"image {index}")
 
-        return self._stack(self.encode_pixels(in_threads(pixels, enumerate(images))))
+        features = self.encode_pixels(in_threads(pixels, enumerate(images)))
+        return np.array(list(features), np.float32).reshape(-1, self.dim)
 
     def encode_attributes(
         self, descriptions: Sequence[Mapping[str, Any]]
@@ -95,7 +79,7 @@ class PersonSearch:
             ValueError: a text is longer than the model's context.
         """
         _require_list(texts, "encode_text", "texts")
-        return self._stack(self._encode(self._text_encoder, tokenize(texts)))
+        return self._encoder.sentences(self._params, tokenize(texts))
 
     def rank(
         self, query: Query, image_features: Float[np.ndarray, "gallery dim"], k: int = 10
@@ -145,7 +129,7 @@ class PersonSearch:
         self, picture: Picture, *, name: str = "the picture"
     ) -> UInt8[np.ndarray, "height width 3"]:
         """A picture in the model's `image_size`, resized as in training; see `open_picture`."""
-        return read_pixels(picture, self.image_size, name=name)
+        return resize(open_picture(picture, name=name), self.image_size)
 
     def encode_pixels(
         self, pixels: Iterable[UInt8[np.ndarray, "height width 3"]]
@@ -154,23 +138,7 @@ class PersonSearch:
 
         The device works on a batch while the next one is drawn from `pixels`.
         """
-        return self._encode(self._image_encoder, pixels)
-
-    def _encode(
-        self, encoder: Callable[[Array], Array], rows: Iterable[Shaped[np.ndarray, "..."]]
-    ) -> Iterator[Float[np.ndarray, "dim"]]:
-        def batches() -> Iterator[tuple[Array, int]]:
-            remaining = iter(rows)
-            while batch := list(islice(remaining, self._batch_size)):
-                padding = [batch[-1]] * (self._batch_size - len(batch))
-                padded = jax.device_put(np.stack(batch + padding), self._sharding)
-                yield encoder(padded), len(batch)
-
-        for features, count in one_late(batches()):
-            yield from np.asarray(features)[:count]
-
-    def _stack(self, features: Iterable[Float[np.ndarray, "dim"]]) -> Float[np.ndarray, "rows dim"]:
-        return np.array(list(features), np.float32).reshape(-1, self.dim)
+        return self._encoder.pictures(self._params, pixels)
 
     def _feature(self, query: Query) -> Float[np.ndarray, "dim"]:
         if isinstance(query, Mapping | str):
@@ -182,22 +150,6 @@ class PersonSearch:
                 f"feature vector of {self.dim} numbers"
             )
         return feature / max(np.linalg.norm(feature), 1e-12)
-
-
-def _compiled(
-    model: AIMA, mesh: Mesh, encode: Callable[[AIMA, Array], Array]
-) -> Callable[[Array], Array]:
-    """A compiled function from a batch to its normalised features."""
-    graph, state = nnx.split(model)
-
-    def features(state: nnx.State, rows: Array) -> Array:
-        raw = encode(nnx.merge(graph, state), rows)
-        return raw / jnp.maximum(jnp.linalg.norm(raw, axis=-1, keepdims=True), 1e-12)
-
-    return partial(
-        jax.jit(features, out_shardings=replicated(mesh), compiler_options=compiler.options()),
-        state,
-    )
 
 
 def _require_list(items: Any, function: str, of: str) -> None:
