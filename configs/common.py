@@ -73,10 +73,11 @@ def get_config() -> ConfigDict:
     optimizer.warmup_factor = 0.1  # [IRRA]
     optimizer.beta1 = 0.9  # Adam's [IRRA]
     optimizer.beta2 = 0.999  # Adam's [IRRA]
-    optimizer.epsilon = 1e-8  # Adam's; IRRA's 1e-3 serves pure float16 [ours]
+    optimizer.epsilon = 1e-3  # Adam's, which makes it nearly linear in these gradients [IRRA]
     optimizer.gradient_clip = 0.0  # largest global norm; 0: none
     # (pattern searched in the parameter's name, learning-rate factor, weight decay); the first that
-    # matches counts; a factor of 0 freezes. Decay is added to the gradient. [IRRA]
+    # matches counts; a factor of 0 freezes. Decay is added to the gradient [IRRA], but only in
+    # elements that have had one [ours].
     optimizer.rules = (
         (r"^(map_head|classifier)\..*bias$", 5.0, 0.0),
         (r"^(map_head|classifier)\.", 5.0, 4e-5),
@@ -123,5 +124,6 @@ def train_small_from_scratch(config: ConfigDict) -> None:
     config.augment.pad = 4
     config.augment.erase = 0.0
     config.optimizer.learning_rate = 6e-4
+    config.optimizer.epsilon = 1e-8
     config.optimizer.warmup_epochs = 0.5
     config.data.cache = "host"

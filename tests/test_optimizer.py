@@ -66,39 +66,45 @@ def test_schedule():
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])
-def test_equals_pytorch_adam(clip):
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-3])
+def test_equals_pytorch_adam_with_decay_where_there_was_a_gradient(clip, epsilon):
     torch = pytest.importorskip("torch", reason="the reference is PyTorch's Adam")
-    rules = ((r"bias$", 2.0, 0.0), (r"", 1.0, 0.05))
+    decay, steps = 0.05, 12
+    rules = ((r"bias$", 2.0, 0.0), (r"", 1.0, decay))
     rng = np.random.default_rng(0)
     start = {"a.kernel": rng.normal(size=(3, 4)), "a.bias": rng.normal(size=4)}
     start = {name: value.astype(np.float32) for name, value in start.items()}
+    # Of the kernel, a row gets no gradient ever, and another one in one step alone.
+    sizes = np.ones((steps, 3, 1))
+    sizes[:, 0] = sizes[:4, 1] = sizes[5:, 1] = 0
     schedule = learning_rate_schedule(0.01, steps=20, warmup_steps=4, warmup_factor=0.1)
 
     optimizer = make_optimizer(
-        start, rules, schedule, beta1=0.9, beta2=0.999, epsilon=1e-8, gradient_clip=clip
+        start, rules, schedule, beta1=0.9, beta2=0.999, epsilon=epsilon, gradient_clip=clip
     )
     params = {name: jnp.asarray(value) for name, value in start.items()}
     state = optimizer.init(params)
-    theirs = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in start.items()}
+    kernel, bias = (torch.nn.Parameter(torch.tensor(value)) for value in start.values())
     adam = torch.optim.Adam(
-        [
-            {"params": [theirs["a.kernel"]], "factor": 1.0, "weight_decay": 0.05},
-            {"params": [theirs["a.bias"]], "factor": 2.0, "weight_decay": 0.0},
-        ],
-        eps=1e-8,
+        [{"params": [kernel], "factor": 1.0}, {"params": [bias], "factor": 2.0}], eps=epsilon
     )
-    for step in range(10):
+    touched = torch.zeros(3, 4, dtype=torch.bool)
+    for step in range(steps):
         gradients = {name: rng.normal(size=p.shape).astype(np.float32) for name, p in start.items()}
+        gradients["a.kernel"] *= sizes[step].astype(np.float32)
         updates, state = optimizer.update(
             {name: jnp.asarray(g) for name, g in gradients.items()}, state, params
         )
         params = optax.apply_updates(params, updates)
-        for name, gradient in gradients.items():
-            theirs[name].grad = torch.tensor(gradient)
+        kernel.grad, bias.grad = (torch.tensor(gradient) for gradient in gradients.values())
         if clip:
-            torch.nn.utils.clip_grad_norm_(theirs.values(), clip)
+            torch.nn.utils.clip_grad_norm_([kernel, bias], clip)
+        touched |= kernel.grad != 0
+        kernel.grad += decay * kernel.detach() * touched
         for group in adam.param_groups:
             group["lr"] = float(schedule(step)) * group["factor"]
         adam.step()
-    for name, value in params.items():
-        np.testing.assert_allclose(value, theirs[name].detach(), rtol=1e-4, atol=1e-6)
+    for name, theirs in (("a.kernel", kernel), ("a.bias", bias)):
+        np.testing.assert_allclose(params[name], theirs.detach(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(params["a.kernel"][0], start["a.kernel"][0])
+    assert np.all(params["a.kernel"][1] != start["a.kernel"][1])

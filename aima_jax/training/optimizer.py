@@ -3,7 +3,10 @@
 import re
 from collections.abc import Iterable, Sequence
 
+import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
 Rule = tuple[str, float, float]
 
@@ -65,7 +68,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Builds Adam over a flat dict of trainable parameters.
 
-    Weight decay is added to the gradient before Adam sees it, as PyTorch's Adam does it (IRRA).
+    Weight decay is added to the gradient before Adam sees it, as PyTorch's Adam does it (IRRA), but
+    only in elements that have had a gradient: what no batch has touched stays to the last bit.
+    [ours]
 
     Args:
         names: the trainable parameters.
@@ -76,8 +81,7 @@ def make_optimizer(
 
     def group(factor: float, decay: float) -> optax.GradientTransformation:
         return optax.chain(
-            optax.add_decayed_weights(decay) if decay else optax.identity(),
-            optax.scale_by_adam(beta1, beta2, epsilon),
+            _adam_with_decay(optax.scale_by_adam(beta1, beta2, epsilon), decay),
             optax.scale_by_learning_rate(lambda step: factor * schedule(step)),
         )
 
@@ -85,3 +89,24 @@ def make_optimizer(
     groups = {rule: group(*rules[rule][1:]) for rule in sorted(set(labels.values()))}
     adam = optax.partition(groups, labels)
     return optax.chain(optax.clip_by_global_norm(gradient_clip), adam) if gradient_clip else adam
+
+
+def _adam_with_decay(
+    adam: optax.GradientTransformation, decay: float
+) -> optax.GradientTransformation:
+    """Adam of g + decay · p, where g or the second moment is not 0; elsewhere of 0.
+
+    Adam divides by the gradient's size. A decay alone would therefore take an element that has no
+    other gradient, such as a word of no sentence, to 0 in steps as large as the others'.
+    """
+
+    def add_decay(gradient: Array, param: Array, second_moment: Array) -> Array:
+        touched = (gradient != 0) | (second_moment != 0)
+        return jnp.where(touched, gradient + decay * param, 0)
+
+    def update(
+        gradients: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params
+    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
+        return adam.update(jax.tree.map(add_decay, gradients, params, state.nu), state)
+
+    return optax.GradientTransformation(adam.init, update) if decay else adam
