@@ -20,6 +20,7 @@ from aima_jax.attributes import AttributeSchema
 from aima_jax.files import compare, read_sealed_json
 from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.parameters import bind, flatten
+from aima_jax.platform import Platform, platform_of
 from aima_jax.sharding import make_mesh, state_shardings
 from aima_jax.text import PromptTemplate, Wording
 
@@ -40,10 +41,10 @@ class Description:
     config: Mapping[str, Any]
     dataset: Mapping[str, Any] = field(default_factory=dict)
 
-    def abstract_model(self) -> AIMA:
+    def abstract_model(self, platform: Platform | None = None) -> AIMA:
         """The model without its parameters."""
         config = AIMAConfig.from_dict(self.model)
-        return nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0)))
+        return nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0), platform=platform))
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def load_model(workdir_or_checkpoint: str | pathlib.Path, *, mesh: Mesh | None =
     else:
         path = select(path)
     description = describe(path)
-    skeleton = description.abstract_model()
     mesh = mesh or make_mesh()
+    skeleton = description.abstract_model(platform_of(mesh))
     rule = description.config["mesh"]["min_shard_elements"]
     params = load_items(path, {"params": flatten(skeleton)}, mesh, rule)["params"]
     schema = AttributeSchema.from_dict(description.schema)

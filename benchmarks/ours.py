@@ -17,7 +17,6 @@ from flax import nnx
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from aima_jax import compiler
 from aima_jax.allocation import give_back_memory
 from aima_jax.config import LOSSES
 from aima_jax.convert.mapping import entries_of
@@ -26,6 +25,7 @@ from aima_jax.models import AIMA, AIMAConfig, CLIPConfig
 from aima_jax.models.config import OPENAI_MEAN, OPENAI_STD
 from aima_jax.parameters import Parameters, flatten
 from aima_jax.pixels import normalize
+from aima_jax.platform import platform_of
 from aima_jax.sharding import make_mesh
 from aima_jax.text import PromptTemplate, build_text_table
 from aima_jax.training.optimizer import make_optimizer, match_rules
@@ -42,7 +42,7 @@ def training_step(
     batch: int, micro_batch: int, dtype: str, remat: str, length: int, steps: int
 ) -> Callable[[], Answer]:
     """Makes our step ready; after those that are compared, a turn is so many steps."""
-    settings = market1501.get_config()
+    settings, platform = market1501.get_config(), platform_of(make_mesh())
     config = model_config(dtype, remat)
     params = initial_parameters(config)
     table, rows = jax.device_put((draw_categories(length), draw_batch(batch)))
@@ -66,6 +66,7 @@ def training_step(
         augmentation=settings.augment.to_dict(),
         seed=0,
         micro_batches=batch // micro_batch,
+        platform=platform,
     )
     state = jax.jit(
         lambda params: TrainState.create(params, optimizer, trainable), donate_argnums=0
@@ -73,7 +74,7 @@ def training_step(
     del params
     clear_peak()
     start = time.perf_counter()
-    step = jax.jit(step, donate_argnums=0, compiler_options=compiler.options())
+    step = jax.jit(step, donate_argnums=0, compiler_options=platform.compiler_options())
     compiled = step.lower(state, rows, table).compile()
     compiling = time.perf_counter() - start
     jax.clear_caches()  # as the training loop does
@@ -131,7 +132,7 @@ def objective(settings: ConfigDict) -> Objective:
 
 def create(config: AIMAConfig) -> AIMA:
     """The same model in every process."""
-    return AIMA(config, rngs=nnx.Rngs(0))
+    return AIMA(config, rngs=nnx.Rngs(0), platform=platform_of(make_mesh()))
 
 
 def initial_parameters(config: AIMAConfig) -> Parameters:

@@ -1,11 +1,15 @@
 """What only an NVIDIA GPU can show: `JAX_PLATFORMS=cuda,cpu python -m pytest tests/test_gpu.py`."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from aima_jax.models.layers import _attention_by_head, attention
+from aima_jax.platform import platform_of
+from aima_jax.sharding import make_mesh
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "gpu", reason="no GPU, or JAX_PLATFORMS does not name it"
@@ -31,7 +35,9 @@ def test_attention_by_cudnn_is_the_same_but_for_rounding(form, tokens):
         compiled = jax.jit(run).lower(*arguments).compile()
         return compiled.as_text(), compiled(*arguments)
 
-    program, actual = value_and_gradients(attention, jnp.bfloat16)
+    program, actual = value_and_gradients(
+        partial(attention, platform=platform_of(make_mesh())), jnp.bfloat16
+    )
     assert "fmha" in program
     with jax.default_matmul_precision("highest"):
         _, expected = value_and_gradients(_attention_by_head, jnp.float32)

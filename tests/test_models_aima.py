@@ -22,8 +22,10 @@ from aima_jax.models import (
 )
 from aima_jax.models.fusion import Fusion
 from aima_jax.parameters import bind, flatten
+from aima_jax.platform import Platform
 from aima_jax.sharding import make_mesh, state_shardings
 
+CPU = Platform("cpu")
 TOWER = {"width": 64, "layers": 2, "heads": 2, "mlp_width": 256}
 SMALL = CLIPConfig(
     image_size=(32, 16),
@@ -42,7 +44,9 @@ def make(config):
 
 
 def model_of(config, state):
-    return nnx.merge(nnx.split(nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0))))[0], state)
+    return nnx.merge(
+        nnx.split(nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0), platform=CPU)))[0], state
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,7 @@ def images(height=32, width=16):
 
 def value_and_gradient(config, state):
     """A scalar of everything that the model computes, and its gradient."""
-    model = nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0), platform=CPU))
     graph = nnx.split(model)[0]
 
     @jax.jit
@@ -92,7 +96,7 @@ def relative_difference(a, b):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_have_the_published_shapes(name):
     config = CLIPConfig.preset(name, image_size=(384, 128))
-    clip = nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0)))
+    clip = nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0), platform=CPU))
     grids = {"ViT-B/32": (12, 4), "ViT-B/16": (24, 8), "tiny": (48, 16)}
     grid = grids.get(name, (27, 9) if "L/14" in name else (12, 4))
     assert config.vision.grid((384, 128)) == grid
@@ -111,7 +115,7 @@ def test_presets_have_the_published_shapes(name):
         "RN50x4": 178_300_600 + 2 * 54_880,
     }
     if name in sizes:
-        own = nnx.eval_shape(lambda: CLIP(CLIPConfig.preset(name), rngs=nnx.Rngs(0)))
+        own = nnx.eval_shape(lambda: CLIP(CLIPConfig.preset(name), rngs=nnx.Rngs(0), platform=CPU))
         assert sum(x.size for x in flatten(own).values()) == sizes[name]
 
 
@@ -189,7 +193,7 @@ def test_scanning_and_rematerialising_change_no_number(plain, state, options):
 def test_rematerialising_keeps_less_for_the_backward_pass(state):
     def kept(**options):
         config = dataclasses.replace(SMALL, **options)
-        graph = nnx.split(nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0))))[0]
+        graph = nnx.split(nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0), platform=CPU)))[0]
 
         def encode(state):
             return nnx.merge(graph, state).encode_text(np.repeat(TOKENS, 64, axis=0))[0]
@@ -204,7 +208,7 @@ def test_scanned_layers_are_compiled_once(state):
     def length(layers, scan_layers):
         text = dataclasses.replace(SMALL.text, layers=layers)
         config = dataclasses.replace(SMALL, text=text, scan_layers=scan_layers)
-        clip = nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0)))
+        clip = nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0), platform=CPU))
         program = jax.make_jaxpr(lambda clip: clip.encode_text(TOKENS))(clip)
         return str(program).count("dot_general")
 
@@ -254,7 +258,7 @@ def test_text_features_are_those_of_the_first_end_of_text(state):
 def test_image_features_are_those_of_encode_image(scan_layers, layers):
     vision = dataclasses.replace(SMALL.vision, layers=layers)
     config = dataclasses.replace(SMALL, vision=vision, scan_layers=scan_layers)
-    model = AIMA(dataclasses.replace(CONFIG, clip=config), rngs=nnx.Rngs(0))
+    model = AIMA(dataclasses.replace(CONFIG, clip=config), rngs=nnx.Rngs(0), platform=CPU)
     features = nnx.jit(lambda model, images: model.image_features(images))(model, images())
     assert features.dtype == jnp.float32
     np.testing.assert_allclose(features, encode_image(model, images())[0], rtol=1e-5, atol=1e-6)
@@ -280,7 +284,7 @@ def test_images_of_another_size_get_a_resized_grid(state):
     other = dataclasses.replace(CONFIG, clip=SMALL.resized(image_size=(48, 33)))
     params = flatten(model)
     params["clip.vision.position_embedding"] = resize_positions(table, (3, 1), (5, 3))
-    skeleton = nnx.eval_shape(lambda: AIMA(other, rngs=nnx.Rngs(0)))
+    skeleton = nnx.eval_shape(lambda: AIMA(other, rngs=nnx.Rngs(0), platform=CPU))
     _, expected = encode_image(bind(skeleton, params), images(48, 33))
     np.testing.assert_allclose(tokens, expected, rtol=1e-5, atol=1e-5)
 

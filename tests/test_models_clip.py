@@ -1,5 +1,6 @@
 """CLIP against transformers' own, stage by stage, and against PyTorch where that has no CLIP."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,10 +8,12 @@ from flax import nnx
 
 from aima_jax.convert import load_clip
 from aima_jax.parameters import flatten
+from aima_jax.sharding import make_mesh
 
 torch = pytest.importorskip("torch", reason="parity with PyTorch needs PyTorch")
 transformers = pytest.importorskip("transformers", reason="the reference is transformers' CLIP")
 
+MESH = make_mesh(devices=jax.devices()[:1])
 # Few layers, but the heads, patches and ratios of each family.
 FAMILIES = {
     "ViT-B/32": {"vision": (128, 2, 32), "text": (128, 2), "dim": 64},
@@ -47,9 +50,9 @@ def their_clip(family, image_size=224, seed=0):
     return model
 
 
-def convert(model, folder, **arguments):
+def convert(model, folder, *, mesh=MESH, **arguments):
     model.save_pretrained(folder)
-    return load_clip(folder, **arguments)
+    return load_clip(folder, mesh=mesh, **arguments)
 
 
 def pictures(*size, seed=0):
@@ -154,9 +157,10 @@ def test_every_text_stage_equals_transformers(family, tmp_path):
         assert_close(ours, their)
 
 
-def test_gradients_through_both_towers_equal_pytorch(tmp_path):
+@pytest.mark.parametrize("mesh", [MESH, None], ids=["this platform", "plain"])
+def test_gradients_through_both_towers_equal_pytorch(mesh, tmp_path):
     model = their_clip("ViT-B/16", image_size=64)
-    _, clip = convert(model, tmp_path, image_size=(64, 64))
+    _, clip = convert(model, tmp_path, image_size=(64, 64), mesh=mesh)
     images = pictures(64, 64)
     target = np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32)
 

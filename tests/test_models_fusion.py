@@ -1,11 +1,13 @@
 """The multimodal encoder, its head and the classifier against PyTorch's own layers."""
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 from aima_jax.convert import load_irra
 from aima_jax.models import text_mask
+from aima_jax.sharding import make_mesh
 
 torch = pytest.importorskip("torch", reason="parity with PyTorch needs PyTorch")
 from openai_reference import small_irra  # noqa: E402
@@ -22,7 +24,7 @@ def pair(tmp_path_factory):
     theirs = small_irra(dim=128)
     path = tmp_path_factory.mktemp("irra") / "best.pth"
     torch.save({"model": theirs.state_dict(), "epoch": 3}, path)
-    _, ours = load_irra(path, image_size=(32, 16))
+    _, ours = load_irra(path, image_size=(32, 16), mesh=make_mesh(devices=jax.devices()[:1]))
     return ours, theirs
 
 

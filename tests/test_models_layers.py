@@ -10,10 +10,11 @@ import pytest
 from flax import nnx
 
 from aima_jax.models import TextConfig, layers
-from aima_jax.models.backward import computed_again
 from aima_jax.models.layers import Block, apply_blocks, attention
+from aima_jax.platform import Platform
 
 dot_product_attention = jax.nn.dot_product_attention
+CPU, GPU, TPU = Platform("cpu"), Platform("cuda", 9.0), Platform("tpu")
 
 
 def stand_in_for_cudnn(query, key, value, *, implementation, **options):
@@ -23,11 +24,10 @@ def stand_in_for_cudnn(query, key, value, *, implementation, **options):
     return dot_product_attention(query, key, value, **options)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "tpu", "cuda"])
+@pytest.mark.parametrize("platform", [None, CPU, TPU, GPU])
 @pytest.mark.parametrize("form", ["whole", "causal", "lengths"])
-def test_attention_is_the_textbook_formula(form, backend, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)  # each form runs anywhere
-    if backend == "cuda":
+def test_attention_is_the_textbook_formula(form, platform, monkeypatch):
+    if platform is GPU:
         monkeypatch.setattr(layers, "_has_fused_attention", lambda *_: True)
         monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in_for_cudnn)
     generator = np.random.default_rng(0)
@@ -47,14 +47,14 @@ def test_attention_is_the_textbook_formula(form, backend, monkeypatch):
             expected[row, :, head] = weights @ value[row, :, head]
     arguments = [x.astype(np.float32) for x in (query, key, value)]
     options = {"causal": form == "causal", "lengths": lengths if form == "lengths" else None}
-    actual = attention(*map(jnp.asarray, arguments), **options)
+    actual = attention(*map(jnp.asarray, arguments), **options, platform=platform)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-def make_block(heads, *, causal=False):
+def make_block(heads, *, causal=False, platform=None):
     shape = TextConfig(width=8, layers=1, heads=heads, mlp_width=32)
-    rngs = nnx.Rngs(0)
-    return Block(shape, activation="quick_gelu", causal=causal, dtype="float32", rngs=rngs)
+    options = {"activation": "quick_gelu", "dtype": "float32", "rngs": nnx.Rngs(0)}
+    return Block(shape, causal=causal, platform=platform, **options)
 
 
 def shapes_of(tree):
@@ -66,31 +66,26 @@ def kept_by(block):
     return shapes_of(jax.eval_shape(lambda *x: jax.vjp(Block.__call__, *x)[1], block, x))
 
 
-def test_a_block_keeps_its_input_and_its_products_only(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    block = make_block(heads=2)  # of 4 channels, and there are 7 keys
+def test_a_block_keeps_its_input_and_its_products_only():
+    block = make_block(heads=2, platform=CPU)  # of 4 channels, and there are 7 keys
     # The input, three projections and what the MLP gets; and its hidden layer.
     assert kept_by(block) == shapes_of(block) + collections.Counter({(2, 7, 8): 5, (2, 7, 32): 1})
 
 
-@pytest.mark.parametrize(("backend", "heads"), [("cpu", 1), ("tpu", 1), ("tpu", 2)])
-def test_weights_of_attention_are_kept_where_they_are_small_or_on_accelerators(
-    backend, heads, monkeypatch
-):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert any(shape[-2:] == (7, 7) for shape in kept_by(make_block(heads)))
+@pytest.mark.parametrize(("platform", "heads"), [(CPU, 1), (TPU, 1), (TPU, 2)])
+def test_weights_of_attention_are_kept_where_they_are_small_or_on_accelerators(platform, heads):
+    block = make_block(heads, platform=platform)
+    assert any(shape[-2:] == (7, 7) for shape in kept_by(block))
 
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("first", [None, 1])
 @pytest.mark.parametrize("causal", [False, True])
-def test_what_a_block_computes_again_changes_no_gradient(first, causal, heads, monkeypatch):
+def test_what_a_block_computes_again_changes_no_gradient(first, causal, heads):
     x = np.random.default_rng(0).normal(size=(2, 7, 8)).astype(np.float32)
 
-    def derivative(backend, computed_again):
-        monkeypatch.setattr(jax, "default_backend", lambda: backend)
-        monkeypatch.setattr(layers, "computed_again", computed_again)
-        graph, state = nnx.split(make_block(heads, causal=causal))
+    def derivative(platform):
+        graph, state = nnx.split(make_block(heads, causal=causal, platform=platform))
 
         @jax.jit
         @partial(jax.grad, argnums=(0, 1))
@@ -100,8 +95,8 @@ def test_what_a_block_computes_again_changes_no_gradient(first, causal, heads, m
         leaves = jax.tree.leaves(run(state, x, np.array([4, 7])))
         return np.concatenate(leaves, axis=None)
 
-    expected = derivative("tpu", lambda function: function)
-    difference = np.abs(derivative("cpu", computed_again) - expected)
+    expected = derivative(TPU)
+    difference = np.abs(derivative(CPU) - expected)
     assert difference.max() < 1e-6 * np.abs(expected).max()
 
 
@@ -130,7 +125,6 @@ def test_blocks_get_one_token_more_for_cudnn_and_give_the_same(
 
     expected = run(state, x)
     by_cudnn = layers._attention_by_cudnn
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(layers, "_has_fused_attention", lambda *_: True)
     monkeypatch.setattr(layers, "_attention_by_cudnn", even_only)
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in_for_cudnn)

@@ -10,6 +10,7 @@ from test_step import Setup, objective
 
 from aima_jax.convert import load_irra
 from aima_jax.parameters import flatten
+from aima_jax.platform import platform_of
 from aima_jax.training.step import TrainState, _draw, make_train_step
 
 torch = pytest.importorskip("torch", reason="the reference is written in PyTorch")
@@ -70,7 +71,7 @@ def test_ten_steps_of_adam_equal_pytorch(tmp_path):
     setup = Setup(chosen, augmentation=NO_AUGMENTATION)
     theirs = small_irra(categories=len(setup.table.tokens))
     torch.save({"model": theirs.state_dict()}, tmp_path / "start.pth")
-    _, model = load_irra(tmp_path / "start.pth", image_size=(32, 16))
+    _, model = load_irra(tmp_path / "start.pth", image_size=(32, 16), mesh=setup.mesh)
     params = flatten(model)
     adam = optax.adam(LEARNING_RATE, eps=EPSILON)
     state = TrainState.create(params, adam, frozenset(params))
@@ -83,6 +84,7 @@ def test_ten_steps_of_adam_equal_pytorch(tmp_path):
             schedule=lambda step: LEARNING_RATE,
             augmentation=NO_AUGMENTATION,
             seed=0,
+            platform=platform_of(setup.mesh),
         )
     )
     optimizer = torch.optim.Adam(theirs.parameters(), lr=LEARNING_RATE, eps=EPSILON)

@@ -20,6 +20,7 @@ from aima_jax.convert.tables import Row
 from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig, resize_positions
 from aima_jax.models.positions import Resize
 from aima_jax.parameters import Parameters, bind, flatten
+from aima_jax.platform import platform_of
 
 Config = TypeVar("Config", CLIPConfig, AIMAConfig)
 POSITIONS = ("vision.position_embedding", "vision.attention_pool.position_embedding")
@@ -54,7 +55,7 @@ def read_model(
     entries = identity(expected) if table is None else entries_of(expected, table)
     check_complete(checkpoint, entries, expected, what=_describe(source))
 
-    skeleton = saved if target == source else _abstract(target)
+    skeleton = _abstract(target, mesh)
     new: Parameters = {}
     if _categories(source) != _categories(target):
         entries = [entry for entry in entries if not entry.ours[0].startswith("classifier.")]
@@ -83,10 +84,11 @@ def adapt(
     return dataclasses.replace(source, clip=clip, num_categories=categories)
 
 
-def _abstract(config: CLIPConfig | AIMAConfig) -> CLIP | AIMA:
-    """The model without its parameters."""
+def _abstract(config: CLIPConfig | AIMAConfig, mesh: Mesh | None = None) -> CLIP | AIMA:
+    """The model without its parameters, in the plain form if no mesh is given."""
     kind = CLIP if isinstance(config, CLIPConfig) else AIMA
-    return nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
+    platform = platform_of(mesh) if mesh else None
+    return nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0), platform=platform))
 
 
 def _clip(config: CLIPConfig | AIMAConfig) -> CLIPConfig:

@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Shaped, UInt8
 
-from aima_jax import compiler
 from aima_jax.data import Split, evaluation_batches
 from aima_jax.models import AIMA
 from aima_jax.parameters import Parameters, bind
 from aima_jax.pixels import normalize
+from aima_jax.platform import platform_of
 from aima_jax.sharding import batch_sharding, make_mesh, one_late, put_rows, replicated
 
 Encode = Callable[[Parameters, Array], Float[Array, "batch dim"]]
@@ -33,8 +33,9 @@ class Encoder:
 
     def __init__(self, skeleton: AIMA, mesh: Mesh | None = None, *, batch_size: int = 0):
         mesh = mesh or make_mesh()
+        platform = platform_of(mesh)
         if not batch_size:
-            batch_size = 8 if mesh.devices.flat[0].platform == "cpu" else 64
+            batch_size = 8 if platform.kind == "cpu" else 64
         config = skeleton.config.clip
         self.dim = config.dim
         self.batch_size = -(-batch_size // mesh.size) * mesh.size
@@ -46,7 +47,7 @@ class Encoder:
                 raw = encode(bind(skeleton, params), rows)
                 return raw / jnp.maximum(jnp.linalg.norm(raw, axis=-1, keepdims=True), 1e-12)
 
-            options = compiler.options()
+            options = platform.compiler_options()
             return jax.jit(features, out_shardings=replicated(mesh), compiler_options=options)
 
         self._images = compiled(lambda model, x: model.image_features(normalize(x, mean, std)))

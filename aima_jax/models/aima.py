@@ -7,19 +7,24 @@ from aima_jax.models.clip import CLIP
 from aima_jax.models.config import AIMAConfig
 from aima_jax.models.fusion import Fusion, MapHead
 from aima_jax.models.layers import Linear
+from aima_jax.platform import Platform
 
 
 class AIMA(nnx.Module):
-    """The whole model."""
+    """The whole model.
 
-    def __init__(self, config: AIMAConfig, *, rngs: nnx.Rngs):
-        clip = config.clip
+    Args:
+        platform: what it computes on; None is the plain form, which is right everywhere.
+    """
+
+    def __init__(self, config: AIMAConfig, *, rngs: nnx.Rngs, platform: Platform | None = None):
+        clip, made = config.clip, {"rngs": rngs, "platform": platform}
         self.config = config
-        self.clip = CLIP(clip, rngs=rngs)
-        self.fusion = Fusion(clip, config.fusion_depth, rngs=rngs)
-        self.map_head = MapHead(clip, config.fusion_depth, rngs=rngs)
+        self.clip = CLIP(clip, **made)
+        self.fusion = Fusion(clip, config.fusion_depth, **made)
+        self.map_head = MapHead(clip, config.fusion_depth, **made)
         self.classifier = (
-            Linear(clip.dim, config.num_categories, std=0.001, dtype=clip.dtype, rngs=rngs)
+            Linear(clip.dim, config.num_categories, std=0.001, dtype=clip.dtype, **made)
             if config.num_categories
             else None
         )

@@ -12,6 +12,7 @@ from aima_jax.models.config import CLIPConfig, Dtype, TransformerConfig, ViTConf
 from aima_jax.models.layers import Block, LayerNorm, Linear, apply_blocks, normal
 from aima_jax.models.positions import resize_positions
 from aima_jax.models.resnet import ModifiedResNet
+from aima_jax.platform import Platform
 
 END_OF_TEXT = 49407
 
@@ -52,7 +53,7 @@ class PatchEmbedding(nnx.Module):
 class VisionTransformer(nnx.Module):
     """CLIP's image tower; its first token is the class token."""
 
-    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, platform: Platform | None = None):
         vision = config.vision
         std = vision.width**-0.5
         rows, columns = vision.grid(config.image_size)
@@ -60,10 +61,16 @@ class VisionTransformer(nnx.Module):
         self.class_embedding = normal(rngs, (vision.width,), std)
         self.position_embedding = normal(rngs, (1 + rows * columns, vision.width), std)
         self.pre_norm = LayerNorm(vision.width)
-        self.blocks = make_blocks(config, vision, causal=False, rngs=rngs)
+        self.blocks = make_blocks(config, vision, causal=False, rngs=rngs, platform=platform)
         self.post_norm = LayerNorm(vision.width)
         self.projection = Linear(
-            vision.width, config.dim, std=std, dtype=config.dtype, use_bias=False, rngs=rngs
+            vision.width,
+            config.dim,
+            std=std,
+            dtype=config.dtype,
+            use_bias=False,
+            rngs=rngs,
+            platform=platform,
         )
         self.config = config
 
@@ -96,11 +103,11 @@ class VisionTransformer(nnx.Module):
 class TextTransformer(nnx.Module):
     """CLIP's causal text tower."""
 
-    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, platform: Platform | None = None):
         text = config.text
         self.token_embedding = normal(rngs, (text.vocabulary, text.width), 0.02)
         self.position_embedding = normal(rngs, (text.context_length, text.width), 0.01)
-        self.blocks = make_blocks(config, text, causal=True, rngs=rngs)
+        self.blocks = make_blocks(config, text, causal=True, rngs=rngs, platform=platform)
         self.final_norm = LayerNorm(text.width)
         self.projection = Linear(
             text.width,
@@ -109,6 +116,7 @@ class TextTransformer(nnx.Module):
             dtype=config.dtype,
             use_bias=False,
             rngs=rngs,
+            platform=platform,
         )
         self.config = config
 
@@ -135,11 +143,22 @@ class TextTransformer(nnx.Module):
 
 
 def make_blocks(
-    config: CLIPConfig, shape: TransformerConfig, *, causal: bool, rngs: nnx.Rngs
+    config: CLIPConfig,
+    shape: TransformerConfig,
+    *,
+    causal: bool,
+    rngs: nnx.Rngs,
+    platform: Platform | None = None,
 ) -> nnx.List[Block]:
     """The blocks of one tower."""
     block = partial(
-        Block, shape, activation=shape.activation, causal=causal, dtype=config.dtype, rngs=rngs
+        Block,
+        shape,
+        activation=shape.activation,
+        causal=causal,
+        dtype=config.dtype,
+        rngs=rngs,
+        platform=platform,
     )
     return nnx.List([block() for _ in range(shape.layers)])
 
@@ -151,12 +170,16 @@ def text_mask(tokens: Int[Array, "batch tokens"]) -> Bool[Array, "batch tokens"]
 
 
 class CLIP(nnx.Module):
-    """An image tower and a text tower that project into one space."""
+    """An image tower and a text tower that project into one space.
 
-    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs):
+    Args:
+        platform: what it computes on; None is the plain form, which is right everywhere.
+    """
+
+    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, platform: Platform | None = None):
         self.config = config
         if isinstance(config.vision, ViTConfig):
-            self.vision = VisionTransformer(config, rngs=rngs)
+            self.vision = VisionTransformer(config, rngs=rngs, platform=platform)
         else:
             self.vision = ModifiedResNet(
                 config.vision,
@@ -164,8 +187,9 @@ class CLIP(nnx.Module):
                 dim=config.dim,
                 dtype=config.dtype,
                 rngs=rngs,
+                platform=platform,
             )
-        self.text = TextTransformer(config, rngs=rngs)
+        self.text = TextTransformer(config, rngs=rngs, platform=platform)
 
     def encode_image(
         self, images: Float[Array, "batch height width 3"]

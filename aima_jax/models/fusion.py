@@ -1,5 +1,7 @@
 """The multimodal encoder and the head that predicts masked words, as in IRRA."""
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
@@ -7,17 +9,20 @@ from jaxtyping import Array, Bool, Float
 from aima_jax.models.clip import make_blocks
 from aima_jax.models.config import CLIPConfig, TransformerConfig
 from aima_jax.models.layers import Attention, LayerNorm, Linear, activate, apply_blocks
+from aima_jax.platform import Platform
 
 
 class Fusion(nnx.Module):
     """Text tokens that look at image tokens once, then at each other."""
 
-    def __init__(self, config: CLIPConfig, depth: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, config: CLIPConfig, depth: int, *, rngs: nnx.Rngs, platform: Platform | None = None
+    ):
         shape = fusion_shape(config, depth)
         self.text_norm = LayerNorm(config.dim)
         self.image_norm = LayerNorm(config.dim)
-        self.cross_attention = Attention(shape, dtype=config.dtype, rngs=rngs)
-        self.blocks = make_blocks(config, shape, causal=False, rngs=rngs)
+        self.cross_attention = Attention(shape, dtype=config.dtype, rngs=rngs, platform=platform)
+        self.blocks = make_blocks(config, shape, causal=False, rngs=rngs, platform=platform)
         self.final_norm = LayerNorm(config.dim)
         self.config = config
 
@@ -42,12 +47,15 @@ class Fusion(nnx.Module):
 class MapHead(nnx.Module):
     """Logits over the vocabulary for tokens of the multimodal encoder."""
 
-    def __init__(self, config: CLIPConfig, depth: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, config: CLIPConfig, depth: int, *, rngs: nnx.Rngs, platform: Platform | None = None
+    ):
         _, outward, upward = fusion_shape(config, depth).initial_scales()
-        dim, dtype = config.dim, config.dtype
-        self.dense = Linear(dim, dim, std=upward, dtype=dtype, rngs=rngs)
+        dim = config.dim
+        linear = partial(Linear, dim, dtype=config.dtype, rngs=rngs, platform=platform)
+        self.dense = linear(dim, std=upward)
         self.norm = LayerNorm(dim)
-        self.output = Linear(dim, config.text.vocabulary, std=outward, dtype=dtype, rngs=rngs)
+        self.output = linear(config.text.vocabulary, std=outward)
 
     def __call__(
         self, hidden: Float[Array, "batch positions dim"]

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from aima_jax.compiler import on_cuda
 from aima_jax.models.backward import add_bias, computed_again, layer_norm, matmul
 from aima_jax.models.config import Activation, Dtype, Remat, TransformerConfig
+from aima_jax.platform import Platform
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -35,10 +35,12 @@ class Linear(nnx.Module):
         dtype: Dtype,
         rngs: nnx.Rngs,
         use_bias: bool = True,
+        platform: Platform | None = None,
     ):
         self.kernel = normal(rngs, (inputs, outputs), std)
         self.bias = nnx.Param(jnp.zeros(outputs)) if use_bias else None
         self.dtype = dtype
+        self.platform = platform
 
     def __call__(
         self, x: Float[Array, "*rows inputs"], *, output_dtype: Dtype | None = None
@@ -51,7 +53,7 @@ class Linear(nnx.Module):
         else:
             y = matmul(rows, kernel, output_dtype)
         if self.bias is not None:
-            y = add_bias(y, self.bias[...].astype(y.dtype))
+            y = add_bias(y, self.bias[...].astype(y.dtype), self.platform)
         return y.reshape(*x.shape[:-1], -1)
 
 
@@ -82,28 +84,27 @@ def attention(
     *,
     causal: bool = False,
     lengths: Int[Array, "batch"] | None = None,
+    platform: Platform | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """Scaled dot-product attention in the form that is quickest on this backend.
+    """Scaled dot-product attention in the form that is quickest on a platform.
 
     Args:
         query, key, value: the projected tokens.
         causal: query i sees keys 0 to i only.
         lengths: how many keys of each row exist, the first ones; all if None.
     """
-    if jax.default_backend() == "cpu":
+    if platform is not None and platform.kind == "cpu":
         return _attention_by_head(query, key, value, causal=causal, lengths=lengths)
-    if _has_fused_attention(query.dtype, query.shape[-1]):
+    if _has_fused_attention(platform, query.dtype, query.shape[-1]):
         return _attention_by_cudnn(query, key, value, causal=causal, lengths=lengths)
     return jax.nn.dot_product_attention(
         query, key, value, is_causal=causal, key_value_seq_lengths=lengths, implementation="xla"
     )
 
 
-def _has_fused_attention(dtype: jnp.dtype, head_dim: int) -> bool:
+def _has_fused_attention(platform: Platform | None, dtype: jnp.dtype, head_dim: int) -> bool:
     """Whether cuDNN has it: in 16 bits, on NVIDIA's GPUs since Ampere, heads in 8s of channels."""
-    if not on_cuda():
-        return False
-    recent = float(jax.devices()[0].compute_capability) >= 8
+    recent = platform is not None and (platform.compute_capability or 0) >= 8
     return recent and dtype.itemsize == 2 and head_dim % 8 == 0
 
 
@@ -171,14 +172,24 @@ def _attention_by_head(
 class Attention(nnx.Module):
     """Multi-head attention of one sequence of tokens to another, or to itself."""
 
-    def __init__(self, config: TransformerConfig, *, dtype: Dtype, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+        platform: Platform | None = None,
+    ):
         inward, outward, _ = config.initial_scales()
-        linear = partial(Linear, config.width, config.width, dtype=dtype, rngs=rngs)
+        linear = partial(
+            Linear, config.width, config.width, dtype=dtype, rngs=rngs, platform=platform
+        )
         self.query = linear(std=inward)
         self.key = linear(std=inward)
         self.value = linear(std=inward)
         self.out = linear(std=outward)
         self.heads = config.heads
+        self.platform = platform
 
     def __call__(
         self,
@@ -202,7 +213,7 @@ class Attention(nnx.Module):
             y = norm(x)
             return query(y[:, :first]), key(y), value(y)
 
-        return computed_again(project)(x, norm, self.query, self.key, self.value)
+        return computed_again(project, self.platform)(x, norm, self.query, self.key, self.value)
 
     def mix(
         self,
@@ -222,14 +233,19 @@ class Attention(nnx.Module):
             query: Array, key: Array, value: Array, out: Linear, lengths: Array | None
         ) -> Array:
             mixed = attention(
-                split(query), split(key), split(value), causal=causal, lengths=lengths
+                split(query),
+                split(key),
+                split(value),
+                causal=causal,
+                lengths=lengths,
+                platform=self.platform,
             )
             return out(mixed.reshape(query.shape))
 
         # With more keys than channels of a head, its weights would take more memory than its
         # queries.
         if key.shape[1] > query.shape[-1] // self.heads:
-            mix = computed_again(mix)
+            mix = computed_again(mix, self.platform)
         return mix(query, key, value, self.out, lengths)
 
 
@@ -237,12 +253,20 @@ class MLP(nnx.Module):
     """Two linear layers with the activation between them."""
 
     def __init__(
-        self, config: TransformerConfig, *, activation: Activation, dtype: Dtype, rngs: nnx.Rngs
+        self,
+        config: TransformerConfig,
+        *,
+        activation: Activation,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+        platform: Platform | None = None,
     ):
         _, outward, upward = config.initial_scales()
-        self.up = Linear(config.width, config.mlp_width, std=upward, dtype=dtype, rngs=rngs)
-        self.down = Linear(config.mlp_width, config.width, std=outward, dtype=dtype, rngs=rngs)
+        linear = partial(Linear, dtype=dtype, rngs=rngs, platform=platform)
+        self.up = linear(config.width, config.mlp_width, std=upward)
+        self.down = linear(config.mlp_width, config.width, std=outward)
         self.activation = activation
+        self.platform = platform
 
     def __call__(
         self, x: Float[Array, "batch tokens channels"], norm: LayerNorm
@@ -255,8 +279,8 @@ class MLP(nnx.Module):
         def narrow(hidden: Array, down: Linear) -> Array:
             return down(activate(hidden, self.activation))
 
-        hidden = computed_again(widen)(x, norm, self.up)
-        return computed_again(narrow)(hidden, self.down)
+        hidden = computed_again(widen, self.platform)(x, norm, self.up)
+        return computed_again(narrow, self.platform)(hidden, self.down)
 
 
 class Block(nnx.Module):
@@ -274,11 +298,13 @@ class Block(nnx.Module):
         causal: bool,
         dtype: Dtype,
         rngs: nnx.Rngs,
+        platform: Platform | None = None,
     ):
+        made = {"dtype": dtype, "rngs": rngs, "platform": platform}
         self.attention_norm = LayerNorm(config.width)
-        self.attention = Attention(config, dtype=dtype, rngs=rngs)
+        self.attention = Attention(config, **made)
         self.mlp_norm = LayerNorm(config.width)
-        self.mlp = MLP(config, activation=activation, dtype=dtype, rngs=rngs)
+        self.mlp = MLP(config, activation=activation, **made)
         self.causal = causal
 
     def __call__(
@@ -315,7 +341,8 @@ def apply_blocks(
         first: how many tokens the last block computes, from all that are before it; all if None.
     """
     head_dim = x.shape[-1] // blocks[0].attention.heads
-    if x.shape[1] % 2 and _has_fused_attention(x.dtype, head_dim):
+    platform = blocks[0].attention.platform
+    if x.shape[1] % 2 and _has_fused_attention(platform, x.dtype, head_dim):
         if lengths is None and not blocks[0].causal:
             lengths = _length_if_odd(x)
         # Here, so that cuDNN's attention does not have to add a token in each block.

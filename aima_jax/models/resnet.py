@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 from aima_jax.models.config import Dtype, ResNetConfig
 from aima_jax.models.layers import Linear, attention, normal
 from aima_jax.models.positions import resize_positions
+from aima_jax.parameters import Statistic
+from aima_jax.platform import Platform
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -18,7 +20,7 @@ class ConvNorm(nnx.Module):
     """A convolution and a batch normalisation whose statistics stay those of the pretraining.
 
     Statistics of each batch (IRRA) would make a row's features depend on the rows beside it; that
-    they stay is our decision. The optimizer must leave `mean` and `variance` alone.
+    they stay is our decision.
     """
 
     def __init__(
@@ -35,16 +37,15 @@ class ConvNorm(nnx.Module):
         self.kernel = normal(rngs, (size, size, inputs, outputs), (2 / (inputs * size**2)) ** 0.5)
         self.scale = nnx.Param(jnp.full(outputs, scale))
         self.bias = nnx.Param(jnp.zeros(outputs))
-        self.mean = nnx.Param(jnp.zeros(outputs))
-        self.variance = nnx.Param(jnp.ones(outputs))
+        self.mean = Statistic(jnp.zeros(outputs))
+        self.variance = Statistic(jnp.ones(outputs))
         self.stride = stride
         self.dtype = dtype
 
     def __call__(
         self, x: Float[Array, "batch rows columns inputs"]
     ) -> Float[Array, "batch rows_out columns_out outputs"]:
-        mean, variance = jax.lax.stop_gradient((self.mean[...], self.variance[...]))
-        factor = self.scale[...] * jax.lax.rsqrt(variance + 1e-5)
+        factor = self.scale[...] * jax.lax.rsqrt(self.variance[...] + 1e-5)
         padding = self.kernel.shape[0] // 2
         y = jax.lax.conv_general_dilated(
             x,
@@ -53,7 +54,7 @@ class ConvNorm(nnx.Module):
             padding=[(padding, padding)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y + (self.bias[...] - mean * factor).astype(self.dtype)
+        return y + (self.bias[...] - self.mean[...] * factor).astype(self.dtype)
 
 
 def pool(x: Float[Array, "batch rows columns channels"], stride: int) -> Array:
@@ -89,10 +90,17 @@ class AttentionPool(nnx.Module):
     """
 
     def __init__(
-        self, config: ResNetConfig, grid: tuple[int, int], dim: int, *, dtype: Dtype, rngs: nnx.Rngs
+        self,
+        config: ResNetConfig,
+        grid: tuple[int, int],
+        dim: int,
+        *,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+        platform: Platform | None = None,
     ):
         channels, std = config.channels, config.channels**-0.5
-        linear = partial(Linear, channels, std=std, dtype=dtype, rngs=rngs)
+        linear = partial(Linear, channels, std=std, dtype=dtype, rngs=rngs, platform=platform)
         self.position_embedding = normal(rngs, (1 + grid[0] * grid[1], channels), std)
         self.query = linear(channels)
         self.key = linear(channels)
@@ -100,6 +108,7 @@ class AttentionPool(nnx.Module):
         self.out = linear(dim)
         self.heads = config.heads
         self.grid = grid
+        self.platform = platform
 
     def __call__(
         self, x: Float[Array, "batch rows columns channels"], first: int | None = None
@@ -114,7 +123,8 @@ class AttentionPool(nnx.Module):
             return tokens.reshape(*tokens.shape[:2], self.heads, -1)
 
         query = split(self.query(tokens[:, :first]))
-        mixed = attention(query, split(self.key(tokens)), split(self.value(tokens)))
+        key, value = split(self.key(tokens)), split(self.value(tokens))
+        mixed = attention(query, key, value, platform=self.platform)
         return self.out(mixed.reshape(batch, -1, channels))
 
 
@@ -129,6 +139,7 @@ class ModifiedResNet(nnx.Module):
         dim: int,
         dtype: Dtype,
         rngs: nnx.Rngs,
+        platform: Platform | None = None,
     ):
         conv = partial(ConvNorm, dtype=dtype, rngs=rngs)
         width = config.width
@@ -145,7 +156,7 @@ class ModifiedResNet(nnx.Module):
                 inputs = 4 * planes
             setattr(self, name, nnx.List(blocks))
         self.attention_pool = AttentionPool(
-            config, config.grid(image_size), dim, dtype=dtype, rngs=rngs
+            config, config.grid(image_size), dim, dtype=dtype, rngs=rngs, platform=platform
         )
         self.dtype = dtype
 

@@ -7,12 +7,13 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from aima_jax import checkpoint, compiler
+from aima_jax import checkpoint
 from aima_jax.config import LOSSES
 from aima_jax.data import TrainBatches
 from aima_jax.distributed import from_first_host
 from aima_jax.models import AIMA
-from aima_jax.parameters import flatten
+from aima_jax.parameters import flatten, statistic_names
+from aima_jax.platform import platform_of
 from aima_jax.prepared import prepared_folder
 from aima_jax.sharding import make_mesh, replicated
 from aima_jax.training.optimizer import learning_rate_schedule, make_optimizer, trainable_names
@@ -66,6 +67,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         ValueError: they do not fit each other, or the batch does not fit the devices.
     """
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+    platform = platform_of(mesh)
     micro_batches = _micro_batches(config, mesh)
     problem = load_problem(config, prepared_folder(config))
     dataset = {
@@ -84,7 +86,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
             raise ValueError(
                 f"{config.dataset} has changed since {path} was saved; train in another --workdir"
             )
-        skeleton = found.abstract_model()
+        skeleton = found.abstract_model(platform)
         params = flatten(skeleton)
 
     batches = TrainBatches(
@@ -108,7 +110,8 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         warmup_steps=round(settings.warmup_epochs * batches.steps_per_epoch),
         warmup_factor=settings.warmup_factor,
     )
-    trainable = trainable_names(params, settings.rules)
+    statistics = statistic_names(skeleton)
+    trainable = trainable_names([n for n in params if n not in statistics], settings.rules)
     optimizer = make_optimizer(
         sorted(trainable),
         settings.rules,
@@ -134,6 +137,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         seed=config.seed,
         micro_batches=micro_batches,
         skip_nonfinite=config.on_nonfinite == "skip",
+        platform=platform,
     )
     where = jax.tree.map(lambda x: x.sharding, state)
     return Run(
@@ -148,7 +152,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
             step,
             donate_argnums=0,
             out_shardings=(where, replicated(mesh)),
-            compiler_options=compiler.options(),
+            compiler_options=platform.compiler_options(),
         ),
         state=state,
         description=checkpoint.Description(

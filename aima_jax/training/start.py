@@ -15,6 +15,7 @@ from aima_jax import checkpoint
 from aima_jax.convert import load_pretrained
 from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig
 from aima_jax.parameters import Parameters, flatten
+from aima_jax.platform import Platform, platform_of
 from aima_jax.sharding import put_whole, state_shardings
 from aima_jax.training.step import TrainState
 
@@ -30,6 +31,7 @@ def initial_parameters(
         FileNotFoundError: weights or run are not there.
         ValueError: they do not fit; see `load_pretrained`.
     """
+    platform = platform_of(mesh)
     pretrained: Parameters = {}
     fusion_depth = config.model.fusion_depth
     patch_stride = config.model.patch_stride or None
@@ -60,14 +62,14 @@ def initial_parameters(
         ).with_towers(**towers)
     clip_config = dataclasses.replace(
         clip_config,
-        dtype=compute_dtype(config.dtype),
+        dtype=compute_dtype(config.dtype, platform),
         scan_layers=config.model.scan_layers,
         remat=config.model.remat,
     )
     model_config = AIMAConfig(clip_config, num_categories, fusion_depth)
 
     def create() -> AIMA:
-        return AIMA(model_config, rngs=nnx.Rngs(config.seed))
+        return AIMA(model_config, rngs=nnx.Rngs(config.seed), platform=platform)
 
     skeleton = nnx.eval_shape(create)
     shapes = flatten(skeleton)
@@ -97,10 +99,10 @@ def initial_state(
     return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
 
 
-def compute_dtype(name: str) -> str:
+def compute_dtype(name: str, platform: Platform) -> str:
     """Resolves `config.dtype`: "auto" is bfloat16 on accelerators and float32 on a CPU."""
     if name == "auto":
-        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        return "float32" if platform.kind == "cpu" else "bfloat16"
     return name
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 from aima_jax import losses
 from aima_jax.models import AIMA, text_mask
 from aima_jax.parameters import Parameters, bind
+from aima_jax.platform import Platform
 from aima_jax.text import TextTable
 from aima_jax.training.augment import augment
 from aima_jax.training.masking import attribute_words, mask_phrases
@@ -135,6 +136,7 @@ def make_train_step(
     seed: int,
     micro_batches: int = 1,
     skip_nonfinite: bool = False,
+    platform: Platform | None = None,
 ) -> Callable[[TrainState, Rows, CategoryTable], tuple[TrainState, Metrics]]:
     """Builds the pure function of a step, to be jitted with the state donated.
 
@@ -151,6 +153,7 @@ def make_train_step(
         seed: all that is random in a step depends on (seed, step) alone.
         micro_batches: equal parts in which the batch is encoded.
         skip_nonfinite: count a step that is not finite and go on, instead of standing still.
+        platform: what the step runs on; None is right everywhere.
     """
 
     vision = skeleton.config.clip.vision
@@ -187,7 +190,7 @@ def make_train_step(
             updates, opt_state = optimizer.update(gradients, state.opt_state, params)
             return optax.apply_updates(params, updates), opt_state
 
-        accepted = only_if(running & finite, update, (params, state.opt_state))
+        accepted = only_if(running & finite, update, (params, state.opt_state), platform)
         skipped = state.skipped + jnp.where(skip_nonfinite & ~finite, 1, 0)
         report = {
             "gradient_norm": norm,
@@ -202,9 +205,11 @@ def make_train_step(
     return step
 
 
-def only_if(accept: Bool[Array, ""], update: Callable[[], Tree], old: Tree) -> Tree:
+def only_if(
+    accept: Bool[Array, ""], update: Callable[[], Tree], old: Tree, platform: Platform | None
+) -> Tree:
     """What `update` gives, or the old where it is not accepted."""
-    if jax.default_backend() == "cpu":
+    if platform is not None and platform.kind == "cpu":
         # A selection makes XLA's CPU backend copy the parameters and both moments first.
         return jax.lax.cond(accept, update, lambda: old)
     # A branch would have the host wait for the step before it can start the next.

@@ -1,0 +1,37 @@
+"""What kind of device a model computes on: a value, taken from the mesh and handed down."""
+
+from dataclasses import dataclass
+
+from jax.sharding import Mesh
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The kind of a mesh's devices, which may be elsewhere than in this machine.
+
+    Attributes:
+        kind: "cpu", "cuda" or "tpu"; other devices have JAX's name for them.
+        compute_capability: of an NVIDIA GPU, as 9.0.
+    """
+
+    kind: str
+    compute_capability: float | None = None
+
+    def compiler_options(self) -> dict[str, bool]:
+        """`compiler_options` of `jax.jit` for the training step and the encoders.
+
+        On NVIDIA's GPUs every matrix product goes to cuBLAS, which adds a bias, and a residual, to
+        it. Where XLA may take Triton as well, it adds them in passes of their own, whoever wins.
+        """
+        return {"xla_gpu_enable_triton_gemm": False} if self.kind == "cuda" else {}
+
+
+def platform_of(mesh: Mesh) -> Platform:
+    """Looks at the devices of a mesh; nothing else in this package does."""
+    device = mesh.devices.flat[0]
+    if device.platform not in ("gpu", "cuda"):
+        return Platform(device.platform)
+    try:
+        return Platform("cuda", float(device.compute_capability))
+    except (AttributeError, ValueError):  # AMD's are named, as "gfx942"
+        return Platform(device.platform)
