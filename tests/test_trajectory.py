@@ -73,6 +73,8 @@ def test_ten_steps_of_adam_equal_pytorch(tmp_path):
     torch.save({"model": theirs.state_dict()}, tmp_path / "start.pth")
     _, model = load_irra(tmp_path / "start.pth", image_size=(32, 16), mesh=setup.mesh)
     params = flatten(model)
+    vision = model.config.clip.vision
+    augmentation = NO_AUGMENTATION | {"mean": vision.pixel_mean, "std": vision.pixel_std}
     adam = optax.adam(LEARNING_RATE, eps=EPSILON)
     state = TrainState.create(params, adam, frozenset(params))
     step = jax.jit(
@@ -96,7 +98,7 @@ def test_ten_steps_of_adam_equal_pytorch(tmp_path):
             "request": jnp.zeros(1, jnp.int32),
         }
         key = jax.random.fold_in(jax.random.key(0), number)
-        rows = _draw(key, batch, setup.table, chosen, NO_AUGMENTATION)
+        rows = _draw(key, batch, setup.table, chosen, augmentation)
         state, metrics = step(state, batch, setup.table)
         expected = five_losses(theirs, rows)
         optimizer.zero_grad()
