@@ -247,12 +247,14 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(config, tmp_path, monkeypa
     assert "training continues" in capsys.readouterr().out
 
 
-def test_a_step_that_is_not_finite_stops_the_run_and_is_replayed(config, tmp_path, capsys):
+def test_a_step_that_is_not_finite_stops_the_run_and_is_replayed(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["my code/run.py", "--config=synthetic.py"])
     config.optimizer.learning_rate = 1e30
     with pytest.raises(FloatingPointError, match=r"step 1: loss.* not finite") as failure:
         training.train(config, tmp_path)
     assert "train/" in str(failure.value)
-    assert "--mode=replay" in str(failure.value)
+    replay = "Replay it: python 'my code/run.py' --config=synthetic.py --mode=replay\n"
+    assert replay in str(failure.value)
     replayed = training.replay(config, tmp_path)
     assert not np.isfinite(replayed["loss"])
     assert [step for step, _ in losses(tmp_path)] == [1]
