@@ -60,7 +60,7 @@ def test_what_every_host_holds_whole_is_split_as_it_is_to_lie():
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
-def test_one_late_makes_the_next_before_it_yields(count):
+def test_one_ahead_makes_the_next_before_it_yields(count):
     made = []
     items = one_ahead(made.append(i) or i for i in range(count))
     for got in range(count):
