@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         distributed.start(
             COORDINATOR.value, PROCESSES.value, PROCESS.value, deterministic=config.deterministic
         )
-        with distributed.report_lost_hosts():
+        with distributed.together():
             if MODE.value == "replay":
                 training.replay(config, workdir)
                 return 0
@@ -53,10 +53,10 @@ def main(argv: list[str]) -> int:
         return interrupted.exit_code
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return distributed.end_process(2)
+        return distributed.leave(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
-        return distributed.end_process(130)
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return distributed.leave(130)
     return 0
 
 
@@ -65,11 +65,14 @@ def parse_flags(argv: list[str]) -> list[str]:
         remaining = flags.FLAGS(argv)
         CONFIG.value  # noqa: B018  (a config that cannot be loaded says so only when it is used)
         return remaining
-    except (AttributeError, KeyError) as error:
-        field = str(error).strip("\"'")
-        print(f"error: unknown config field {field!r}; see configs/common.py", file=sys.stderr)
-    except (flags.Error, TypeError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (AttributeError, KeyError, flags.Error, TypeError, ValueError, OSError) as error:
+        from aima_jax.config import renamed_flags
+
+        message = str(error)
+        if isinstance(error, AttributeError | KeyError):
+            field = message.strip("\"'")
+            message = f"unknown config field {field!r}; see configs/common.py"
+        print(f"error: {renamed_flags(argv) or message}", file=sys.stderr)
     sys.exit(2)
 
 

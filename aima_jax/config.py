@@ -1,15 +1,19 @@
 """Checks the values of a config before anything starts."""
 
 import math
+from collections.abc import Sequence
 from types import UnionType
 from typing import Any
 
 from ml_collections import ConfigDict
 
-PROTOCOLS = ("standard", "sal", "asmr")
-LOSSES = ("info_nce", "sdm", "identity", "map", "attribute_iou")
+from aima_jax.losses import LOSSES, POSITIVE
 
-_CHOICES = {
+PROTOCOLS = ("standard", "sal", "asmr")
+
+# The values that a field may have, or the least and the most of a number; where the least is a
+# whole number, the value must be one.
+_FIELDS = {
     "dtype": ("auto", "float32", "bfloat16"),
     "on_nonfinite": ("stop", "skip"),
     "on_save_error": ("stop", "continue"),
@@ -17,21 +21,23 @@ _CHOICES = {
     "model.position_resize": ("bilinear", "bicubic"),
     "model.remat": ("none", "dots", "full"),
     "model.activation": ("", "quick_gelu", "gelu"),
-    "loss.attribute_iou_target": ("softmax", "normalized"),
     "data.cache": ("none", "host", "device"),
-}
-_TINY = 1e-30  # the smallest value of what must be over 0
-# Least and most; where the least is a whole number, the value must be one.
-_RANGES = {
     "seed": (0, 2**31 - 1),
     "batch_size": (1, math.inf),
     "micro_batch_size": (0, math.inf),
     "epochs": (1, math.inf),
     "validation_categories": (0, math.inf),
+    "sentences.variants": (1, 4096),
+    "sentences.varied": (0.0, 1),
+    "sentences.partial": (0.0, 1),
+    "sentences.absences": (0.0, 1),
+    "sentences.templates": (0.0, 1),
+    "sentences.synonyms": (0.0, 1),
+    "sentences.order": (0.0, 1),
     "mask_rate": (0.0, 1),
     "mask_capacity": (1, math.inf),
     "eval_batch_size": (1, math.inf),
-    "eval_every_epochs": (_TINY, math.inf),
+    "eval_every_epochs": POSITIVE,
     "log_every_steps": (1, math.inf),
     "checkpoint_every_minutes": (0.0, math.inf),
     "checkpoint_every_steps": (0, math.inf),
@@ -41,9 +47,7 @@ _RANGES = {
     "model.fusion_depth": (1, 1024),
     "model.vision_heads": (0, 1024),
     "model.text_heads": (0, 1024),
-    **{f"loss.{name}": (0.0, math.inf) for name in LOSSES},
-    "loss.temperature": (_TINY, math.inf),
-    "loss.attribute_iou_temperature": (_TINY, math.inf),
+    "loss.temperature": POSITIVE,
     "loss.chunk_size": (0, math.inf),
     "augment.flip": (0.0, 1),
     "augment.pad": (0, 1024),
@@ -53,8 +57,15 @@ _RANGES = {
     "optimizer.warmup_factor": (0.0, 1),
     "optimizer.beta1": (0.0, 1),
     "optimizer.beta2": (0.0, 1),
-    "optimizer.epsilon": (_TINY, math.inf),
+    "optimizer.epsilon": POSITIVE,
     "optimizer.gradient_clip": (0.0, math.inf),
+}
+# What an older config calls otherwise, by the name that a field has now.
+RENAMED = {
+    **{f"loss.{name}": f"loss.{name}.weight" for name in LOSSES},
+    "loss.multi_positive": "loss.info_nce.multi_positive",
+    "loss.attribute_iou_temperature": "loss.attribute_iou.temperature",
+    "loss.attribute_iou_target": "loss.attribute_iou.target",
 }
 
 
@@ -64,21 +75,19 @@ def check(config: ConfigDict) -> None:
     Raises:
         ValueError: names all fields that are wrong, and what they may be.
     """
-    wrong = []
-    for name, choices in _CHOICES.items():
-        if _at(config, name) not in choices:
-            wrong.append(f"config.{name}={_at(config, name)!r} must be one of {', '.join(choices)}")
-    for name, (low, high) in _RANGES.items():
+    old = [name for name in RENAMED if not isinstance(_at(config, name), dict | None)]
+    wrong = [f"config.{name}={_at(config, name)!r} is config.{RENAMED[name]} now" for name in old]
+    for name, allowed in (_FIELDS | _fields_of_losses()).items():
         value = _at(config, name)
-        kind = int if isinstance(low, int) else int | float
-        sound = isinstance(value, kind) and not isinstance(value, bool)
-        if not (sound and low <= value <= high and value < math.inf):
-            whole = "a whole number, " if kind is int else ""
-            least = "over 0" if low == _TINY else f"{low:g} or more"
-            most = "" if high == math.inf else f", {high} at most"
-            wrong.append(f"config.{name}={value!r} must be {whole}{least}{most}")
-    if not any(_at(config, f"loss.{name}") for name in LOSSES):
+        if not _is_allowed(value, allowed) and not name.startswith(tuple(f"{o}." for o in old)):
+            wrong.append(f"config.{name}={value!r} must be {_in_words(allowed)}")
+    if not old and not any(_at(config, f"loss.{name}.weight") for name in LOSSES):
         wrong.append(f"all losses are switched off: give one of {', '.join(LOSSES)} a weight")
+    if _at(config, "sentences.varied") and _at(config, "sentences.variants") == 1:
+        wrong.append(
+            f"config.sentences.varied={_at(config, 'sentences.varied')!r} needs other sentences "
+            "than the first: config.sentences.variants of 2 or more"
+        )
     size = _at(config, "image_size")
     if not _is_pair(size, int, 8, 4096):
         wrong.append(f"config.image_size={size!r} must be (height, width), each 8 to 4096")
@@ -88,26 +97,45 @@ def check(config: ConfigDict) -> None:
     protocols = _at(config, "protocols")
     if not isinstance(protocols, tuple | list) or not all(p in PROTOCOLS for p in protocols):
         wrong.append(f"config.protocols={protocols!r} must be some of {', '.join(PROTOCOLS)}")
-    profile = _at(config, "profile")
-    if profile != "":
-        try:
-            profiled_steps(profile)
-        except ValueError as error:
-            wrong.append(str(error))
     if wrong:
         raise ValueError("\n".join(wrong))
 
 
-def profiled_steps(profile: str) -> tuple[int, int]:
-    """Returns the first and the last step that `config.profile` names.
+def renamed_flags(argv: Sequence[str]) -> str:
+    """Says which flags, as "--config.loss.map=0", name a field that has another name now."""
+    names = [argument.lstrip("-").split("=")[0].removeprefix("config.") for argument in argv]
+    return "; ".join(f"config.{n} is config.{RENAMED[n]} now" for n in names if n in RENAMED)
 
-    Raises:
-        ValueError: it is not of the form "100:105".
-    """
-    first, _, last = str(profile).partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
-        raise ValueError(f'config.profile={profile!r} must be two steps, like "100:105"')
-    return int(first), int(last)
+
+def _fields_of_losses() -> dict[str, tuple]:
+    """The fields of every loss of the table, by what they may be."""
+    fields: dict[str, tuple] = {}
+    for name, loss in LOSSES.items():
+        fields[f"loss.{name}.weight"] = (0.0, math.inf)
+        fields |= {f"loss.{name}.{option}": allowed for option, allowed in loss.options.items()}
+    return fields
+
+
+def _is_range(allowed: tuple) -> bool:
+    return all(isinstance(x, int | float) and not isinstance(x, bool) for x in allowed)
+
+
+def _is_allowed(value: Any, allowed: tuple) -> bool:
+    if not _is_range(allowed):
+        return any(type(value) is type(x) and value == x for x in allowed)
+    low, high = allowed
+    kind = int if isinstance(low, int) else int | float
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    return is_number and low <= value <= high and value < math.inf
+
+
+def _in_words(allowed: tuple) -> str:
+    if not _is_range(allowed):
+        return f"one of {', '.join(map(str, allowed))}"
+    low, high = allowed
+    whole = "a whole number, " if isinstance(low, int) else ""
+    least = "over 0" if allowed == POSITIVE else f"{low:g} or more"
+    return f"{whole}{least}" + ("" if high == math.inf else f", {high} at most")
 
 
 def _is_pair(value: Any, kind: type | UnionType, low: float, high: float) -> bool:

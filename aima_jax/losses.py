@@ -1,6 +1,6 @@
-"""The five losses of AIMA, as pure functions of whole-batch arrays.
+"""The losses: pure functions of whole-batch arrays, and `LOSSES`, the table of them.
 
-The names of the losses, their sum, and that A-IoU IMC aligns texts with texts are the paper's
+The names of the five losses, their sum, and that A-IoU IMC aligns texts with texts are the paper's
 (arXiv 2406.03721). The formulas are those of IRRA (arXiv 2303.12501), on whose recipe AIMA builds,
 where a docstring does not say otherwise.
 
@@ -12,20 +12,17 @@ The three losses that compare all items with all take `chunk_size`, the number o
 once: the value and the gradient are the same, the memory is linear in the batch instead of square.
 """
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Int8, Shaped
 
 from aima_jax.attributes import attribute_iou
-
-Scalar = Float[Array, ""]
-Rows = tuple[Array, ...]  # features, and last the labels or attributes; "batch" is the first axis
-RowLosses = Callable[[Rows, Rows, Scalar], Float[Array, "rows"]]  # (rows, whole batch, temperature)
+from aima_jax.chunks import Rows, Scalar, mean_over_rows
 
 
 def info_nce(
@@ -48,13 +45,15 @@ def info_nce(
         labels = jnp.arange(len(image_features))
     _check_pairs(image_features, text_features, labels)
 
-    def row_losses(rows: Rows, whole: Rows, temperature: Scalar) -> Array:
-        q = _same_label(rows, whole)
-        image_to_text, text_to_image = _log_p_both_ways(rows, whole, temperature)
+    def row_losses(rows: Rows, everything: Rows, temperature: Scalar) -> Array:
+        q = _same_label(rows, everything)
+        image_to_text, text_to_image = _log_p_both_ways(rows, everything, temperature)
         return -jnp.sum(q * (image_to_text + text_to_image) / 2, axis=-1)
 
     features = _normalize(image_features), _normalize(text_features)
-    return _mean_over_rows(row_losses, features, labels, temperature, chunk_size)
+    return mean_over_rows(
+        row_losses, features, (labels,), temperature=temperature, chunk_size=chunk_size
+    )
 
 
 def similarity_distribution_matching(
@@ -75,13 +74,15 @@ def similarity_distribution_matching(
     """
     _check_pairs(image_features, text_features, labels)
 
-    def row_losses(rows: Rows, whole: Rows, temperature: Scalar) -> Array:
-        q = _same_label(rows, whole)
-        image_to_text, text_to_image = _log_p_both_ways(rows, whole, temperature)
+    def row_losses(rows: Rows, everything: Rows, temperature: Scalar) -> Array:
+        q = _same_label(rows, everything)
+        image_to_text, text_to_image = _log_p_both_ways(rows, everything, temperature)
         return _kl(image_to_text, q, epsilon) + _kl(text_to_image, q, epsilon)
 
     features = _normalize(image_features), _normalize(text_features)
-    return _mean_over_rows(row_losses, features, labels, temperature, chunk_size)
+    return mean_over_rows(
+        row_losses, features, (labels,), temperature=temperature, chunk_size=chunk_size
+    )
 
 
 def identity_loss(
@@ -107,10 +108,12 @@ def masked_attribute_prediction(
     logits: Float[Array, "batch k vocabulary"],
     targets: Int[Array, "batch k"],
     mask: Bool[Array, "batch k"],
+    count: Scalar | None = None,
 ) -> Scalar:
     """MAP: mean cross-entropy over the positions where `mask` is True; 0 where there are none.
 
-    Targets at the other positions may be anything.
+    Targets at the other positions may be anything. With `count`, the positions of a larger batch
+    of which these rows are a part, it is their share of that batch's mean.
 
     Raises ValueError where shapes disagree.
     """
@@ -121,7 +124,7 @@ def masked_attribute_prediction(
     )
     mask = jnp.asarray(mask, bool)
     losses = _cross_entropy(logits, jnp.where(mask, targets, 0))
-    return jnp.sum(losses, where=mask) / jnp.maximum(jnp.sum(mask), 1)
+    return jnp.sum(losses, where=mask) / jnp.maximum(jnp.sum(mask) if count is None else count, 1)
 
 
 def attribute_iou_contrastive(
@@ -151,9 +154,11 @@ def attribute_iou_contrastive(
     if target not in ("softmax", "normalized"):
         raise ValueError(f"target is {target!r}; expected 'softmax' or 'normalized'")
 
-    def row_losses(rows: Rows, whole: Rows, temperature: Scalar) -> Array:
-        log_p = _log_p(rows[0], whole[0], temperature)
-        iou = attribute_iou(rows[1], whole[1]).astype(log_p.dtype)
+    def row_losses(rows: Rows, everything: Rows, temperature: Scalar) -> Array:
+        (texts,), (attributes,) = rows
+        (all_texts,), (all_attributes,) = everything
+        log_p = _log_p(texts, all_texts, temperature)
+        iou = attribute_iou(attributes, all_attributes).astype(log_p.dtype)
         if target == "softmax":
             q = jax.nn.softmax(iou / temperature, axis=-1)
         else:
@@ -161,7 +166,9 @@ def attribute_iou_contrastive(
         return _kl(log_p, q, epsilon)
 
     features = (_normalize(text_features),)
-    return _mean_over_rows(row_losses, features, attributes, temperature, chunk_size)
+    return mean_over_rows(
+        row_losses, features, (attributes,), temperature=temperature, chunk_size=chunk_size
+    )
 
 
 def _normalize(features: Array) -> Array:
@@ -182,14 +189,15 @@ def _log_p(rows: Array, columns: Array, temperature: Scalar) -> Array:
     return jax.nn.log_softmax(cosines / temperature, axis=-1)
 
 
-def _log_p_both_ways(rows: Rows, whole: Rows, temperature: Scalar) -> tuple[Array, Array]:
-    images, texts, _ = rows
-    all_images, all_texts, _ = whole
+def _log_p_both_ways(rows: Rows, everything: Rows, temperature: Scalar) -> tuple[Array, Array]:
+    (images, texts), (all_images, all_texts) = rows[0], everything[0]
     return _log_p(images, all_texts, temperature), _log_p(texts, all_images, temperature)
 
 
-def _same_label(rows: Rows, whole: Rows) -> Array:
-    same = (rows[-1][:, None] == whole[-1][None, :]).astype(rows[0].dtype)
+def _same_label(rows: Rows, everything: Rows) -> Array:
+    (features, _), (labels,) = rows
+    _, (all_labels,) = everything
+    same = (labels[:, None] == all_labels[None, :]).astype(features.dtype)
     return same / jnp.sum(same, axis=-1, keepdims=True)
 
 
@@ -201,72 +209,6 @@ def _cross_entropy(logits: Array, labels: Array) -> Array:
     logits = _widen(logits)
     picked = jnp.take_along_axis(logits, jnp.asarray(labels)[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - picked
-
-
-def _mean_over_rows(
-    row_losses: RowLosses,
-    features: Rows,
-    labels: Array,
-    temperature: float | Scalar,
-    chunk_size: int | None,
-) -> Scalar:
-    labels, temperature = jnp.asarray(labels), jnp.asarray(temperature, features[0].dtype)
-    if chunk_size is None:
-        whole = (*features, labels)
-        return jnp.mean(row_losses(whole, whole, temperature))
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}; expected at least 1, or None for no chunks")
-    chunk_size = min(chunk_size, len(labels))
-    return _mean_over_chunks(row_losses, chunk_size, features, labels, temperature)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _mean_over_chunks(
-    row_losses: RowLosses, chunk_size: int, features: Rows, labels: Array, temperature: Scalar
-) -> Scalar:
-    return _chunked_value_and_gradient(row_losses, chunk_size, features, labels, temperature)[0]
-
-
-def _chunked_value_and_gradient(
-    row_losses: RowLosses, chunk_size: int, features: Rows, labels: Array, temperature: Scalar
-) -> tuple[Scalar, tuple[Rows, Scalar]]:
-    """The mean loss and its gradient by features and temperature, summed chunk by chunk.
-
-    A chunk's gradient is taken while its rows are at hand, so nothing waits for a backward pass.
-    """
-    batch = len(labels)
-    chunks = math.ceil(batch / chunk_size)
-
-    def rows_of(chunk: Array, x: Array) -> Array:
-        # Every `chunks`-th row, so that a batch split over devices occupies all of them with each
-        # chunk. Copies of the first rows fill up.
-        filled = jnp.concatenate([x, x[: chunks * chunk_size - batch]])
-        by_chunk = filled.reshape(chunk_size, chunks, *x.shape[1:])
-        return jax.lax.dynamic_index_in_dim(by_chunk, chunk, axis=1, keepdims=False)
-
-    def chunk_loss(by: tuple[Rows, Scalar], chunk: Array) -> Array:
-        features, temperature = by
-        whole = (*features, labels)
-        rows = tuple(rows_of(chunk, x) for x in whole)
-        counts = jnp.arange(chunk_size) * chunks + chunk < batch
-        return jnp.sum(row_losses(rows, whole, temperature), where=counts) / batch
-
-    def add_chunk(total: Any, chunk: Array) -> tuple[Any, None]:
-        by = features, temperature
-        return jax.tree.map(jnp.add, total, jax.value_and_grad(chunk_loss)(by, chunk)), None
-
-    nothing = jax.tree.map(jnp.zeros_like, (temperature, (features, temperature)))
-    return jax.lax.scan(add_chunk, nothing, jnp.arange(chunks))[0]
-
-
-def _backward(
-    row_losses: RowLosses, chunk_size: int, gradient: tuple[Rows, Scalar], cotangent: Scalar
-) -> tuple[Rows, None, Scalar]:
-    by_features, by_temperature = jax.tree.map(lambda g: cotangent * g, gradient)
-    return by_features, None, by_temperature
-
-
-_mean_over_chunks.defvjp(_chunked_value_and_gradient, _backward)
 
 
 def _check_pairs(image_features: Array, text_features: Array, labels: Array) -> None:
@@ -287,3 +229,105 @@ def _check_shapes(**arrays: tuple[Any, str]) -> None:
             wanted = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in axes)
             raise ValueError(f"{name} has shape {list(shape)}; expected [{wanted}]")
         sizes |= dict(zip(axes, shape, strict=True))
+
+
+class Masked(NamedTuple):
+    """The MAP head's answers at the masked positions of some rows.
+
+    `count` is the number of masked positions in the whole batch, of which these rows may be a part.
+    """
+
+    logits: Float[Array, "batch k vocabulary"]
+    targets: Int[Array, "batch k"]
+    mask: Bool[Array, "batch k"]
+    count: Scalar
+
+
+@dataclass(frozen=True)
+class LossBatch:
+    """What losses are computed from; what none of them needs is None.
+
+    Features are not normalised. `category` numbers distinct attribute vectors, the `attributes` of
+    the images. `said` is what a row's sentence says of each bit, 1 that it holds, -1 that it does
+    not, 0 nothing; `whole`, whether it says all. The last two are of another, partial sentence.
+    """
+
+    category: Int[Array, "batch"]
+    attributes: Shaped[Array, "batch attributes"]
+    said: Int8[Array, "batch attributes"]
+    whole: Bool[Array, "batch"]
+    image_features: Float[Array, "batch dim"] | None = None
+    text_features: Float[Array, "batch dim"] | None = None
+    image_logits: Float[Array, "batch category"] | None = None
+    text_logits: Float[Array, "batch category"] | None = None
+    masked: Masked | None = None
+    partial_text_features: Float[Array, "batch dim"] | None = None
+    partial_said: Int8[Array, "batch attributes"] | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An entry of `LOSSES`; its weight is `config.loss.<name>.weight`.
+
+    A loss that needs `masked` is computed for each part in which a batch is encoded, from the rows
+    of the part, and the values are added up: logits over the vocabulary are too large to be kept.
+
+    Attributes:
+        title: the name that people are shown.
+        function: takes a LossBatch, and the options as keywords; returns a scalar.
+        needs: the fields of LossBatch that it reads.
+        options: `config.loss.<name>.<option>`: the values it may have, or the least and the most.
+        shared: options that several losses have in common, `config.loss.<option>`.
+    """
+
+    title: str
+    function: Callable[..., Scalar]
+    needs: tuple[str, ...]
+    options: Mapping[str, tuple] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+
+
+def _info_nce(batch: LossBatch, *, multi_positive: bool, **options: Any) -> Scalar:
+    labels = batch.category if multi_positive else None
+    return info_nce(batch.image_features, batch.text_features, labels=labels, **options)
+
+
+def _sdm(batch: LossBatch, **options: Any) -> Scalar:
+    return similarity_distribution_matching(
+        batch.image_features, batch.text_features, batch.category, **options
+    )
+
+
+def _attribute_iou(batch: LossBatch, **options: Any) -> Scalar:
+    return attribute_iou_contrastive(batch.text_features, batch.attributes, **options)
+
+
+POSITIVE = (1e-30, math.inf)
+LOSSES: dict[str, Loss] = {
+    "info_nce": Loss(
+        "InfoNCE",
+        _info_nce,
+        needs=("image_features", "text_features"),
+        options={"multi_positive": (False, True)},
+        shared=("temperature", "chunk_size"),
+    ),
+    "sdm": Loss(
+        "SDM",
+        _sdm,
+        needs=("image_features", "text_features"),
+        shared=("temperature", "chunk_size"),
+    ),
+    "identity": Loss(
+        "ID",
+        lambda batch: identity_loss(batch.image_logits, batch.text_logits, batch.category),
+        needs=("image_logits", "text_logits"),
+    ),
+    "map": Loss("MAP", lambda batch: masked_attribute_prediction(*batch.masked), needs=("masked",)),
+    "attribute_iou": Loss(
+        "A-IoU IMC",
+        _attribute_iou,
+        needs=("text_features",),
+        options={"temperature": POSITIVE, "target": ("softmax", "normalized")},
+        shared=("chunk_size",),
+    ),
+}

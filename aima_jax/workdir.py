@@ -1,19 +1,19 @@
 """The folder of a run: its config, what it ran on, and one process at a time."""
 
 import contextlib
+import fcntl
 import importlib.metadata
 import json
 import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from aima_jax.files import write_json
-from aima_jax.locking import Lock, locked
 
 CONFIG = "config.json"
 RECORD = "environment.json"
@@ -56,54 +56,55 @@ _PACKAGES = [
 
 
 @contextlib.contextmanager
-def lock_workdir(workdir: pathlib.Path) -> Iterator[Lock]:
-    """Keeps a workdir, which has to be there, for this process.
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds a workdir, which has to be there, for this process.
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: another process works in it, or its place is not a folder.
+        ValueError: another process holds it, or its place is not a folder.
     """
-    if workdir.is_file():
-        raise ValueError(f"the workdir {workdir} is a file; name a folder")
-    if not workdir.is_dir():
-        raise FileNotFoundError(f"no workdir {workdir}: train first, or check --workdir")
-    with locked(workdir) as lock:
-        yield lock
+    try:
+        file = (workdir / ".lock").open("w")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no workdir {workdir}: train first, or check --workdir") from None
+    except NotADirectoryError:
+        raise ValueError(f"the workdir {workdir} is a file; name a folder") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process works in {workdir}; wait for it, or use another --workdir"
+            ) from None
+        yield
 
 
 @contextlib.contextmanager
-def locked_workdir(
-    workdir: pathlib.Path, config: ConfigDict | None = None
-) -> Iterator[Callable[[], None]]:
-    """Keeps a workdir for the first host to write to; with a config, makes it or compares it.
-
-    Yields:
-        A function that raises ValueError on the first host if another process has taken the
-        workdir over, since this one stood still.
+def held(workdir: pathlib.Path, config: ConfigDict | None = None) -> Iterator[None]:
+    """Holds a workdir, for its first host to write; makes it or claims it for a config if given.
 
     Raises:
         FileNotFoundError: it is not there, and no config is given.
-        ValueError: another process works in it, or it was made with another config.
+        ValueError: another process holds it, or it was made with another config.
     """
     import jax
     from jax.experimental import multihost_utils
 
-    check = _nothing
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             if config is not None:
                 with contextlib.suppress(FileExistsError, NotADirectoryError):
                     workdir.mkdir(parents=True, exist_ok=True)
-            check = stack.enter_context(lock_workdir(workdir)).check
+            stack.enter_context(locked(workdir))
             if config is not None:
-                write_config(workdir, config)
+                claim(workdir, config)
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("workdir locked")
-        yield check
+            multihost_utils.sync_global_devices("claimed")
+        yield
 
 
-def as_json(config: ConfigDict) -> dict[str, Any]:
-    """Returns a config as the JSON data that it is saved as."""
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """A config as the JSON data that it is saved as."""
     return json.loads(config.to_json())
 
 
@@ -123,15 +124,15 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 
-def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Writes the config where no run has started yet, or checks that it is the one of the run.
 
     Raises:
         ValueError: it was made with another config; the message names the fields that differ.
     """
-    wanted = as_json(config)
+    wanted = plain(config)
     if (workdir / RECORD).exists():
-        made = as_json(read_config(workdir))
+        made = plain(read_config(workdir))
         differing = [
             f"  {name}: {_at(made, name)!r} there, {_at(wanted, name)!r} now"
             for name in sorted(_leaves(made).keys() | _leaves(wanted).keys())
@@ -157,7 +158,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
     return rows
 
 
-def record_start(workdir: pathlib.Path, **facts: Any) -> None:
+def record(workdir: pathlib.Path, **facts: Any) -> None:
     """Appends what this start of the run was made of to the workdir's environment.json."""
     import jax
 
@@ -175,10 +176,6 @@ def record_start(workdir: pathlib.Path, **facts: Any) -> None:
         }
     )
     write_json(path, starts)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

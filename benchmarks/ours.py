@@ -14,11 +14,9 @@ import optax
 from aima_jax.evaluation.encode import Encoder
 from contest import Answer, clear_peak, host_peak, matmul_rate
 from flax import nnx
-from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from aima_jax.allocation import give_back_memory
-from aima_jax.config import LOSSES
 from aima_jax.convert.mapping import entries_of
 from aima_jax.convert.tables import HUGGING_FACE, Row, irra
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig
@@ -29,7 +27,7 @@ from aima_jax.platform import platform_of
 from aima_jax.sharding import make_mesh
 from aima_jax.text import PromptTemplate, build_text_table
 from aima_jax.training.optimizer import make_optimizer, match_rules
-from aima_jax.training.step import CategoryTable, Objective, TrainState, _draw, make_train_step
+from aima_jax.training.step import CategoryTable, Objective, TrainState, draw, make_train_step
 from configs import market1501
 from tfds_builders.market1501_attribute.schema import SCHEMA as market1501_schema
 from tfds_builders.market1501_attribute.wording import WORDING
@@ -57,10 +55,11 @@ def training_step(
         gradient_clip=0.0,
     )
     trainable = frozenset(params)
+    objective = Objective.from_config(settings)
     step = make_train_step(
         nnx.eval_shape(partial(create, config)),
         optimizer,
-        objective(settings),
+        objective,
         trainable=trainable,
         schedule=schedule,
         augmentation=settings.augment.to_dict(),
@@ -83,7 +82,7 @@ def training_step(
         "device": jax.devices()[0].device_kind,
         "compiling": compiling,
         "XLA FLOPs": compiled.cost_analysis()["flops"],
-        "FLOPs": count_flops(config, batch, table.tokens.shape[1], settings.mask_capacity),
+        "FLOPs": count_flops(config, batch, table.tokens.shape[-1], settings.mask_capacity),
     }
 
     taken = 0
@@ -97,7 +96,7 @@ def training_step(
         metrics = jax.device_get(metrics)
         seconds = (time.perf_counter() - start) / count
         taken += count
-        losses = [float(metrics[name]) for name in LOSSES]
+        losses = [float(metrics[name]) for name in objective.weights]
         return answer | {"seconds": seconds, "losses": losses, "bytes": jax_peak()}
 
     return take_steps
@@ -111,23 +110,8 @@ def leave_training(batch: int, length: int, folder: pathlib.Path) -> None:
     for step in range(CHECKED_STEPS):
         key = jax.random.fold_in(jax.random.key(0), step)
         augmentation = settings.augment.to_dict() | {"mean": OPENAI_MEAN, "std": OPENAI_STD}
-        drawn = _draw(key, rows, table, objective(settings), augmentation)
+        drawn = draw(key, rows, table, Objective.from_config(settings), augmentation)
         np.savez(folder / f"rows-{step}.npz", **jax.device_get(drawn))
-
-
-def objective(settings: ConfigDict) -> Objective:
-    """All five losses, each with the weight 1."""
-    return Objective(
-        weights=dict.fromkeys(LOSSES, 1.0),
-        temperature=settings.loss.temperature,
-        attribute_iou_temperature=settings.loss.attribute_iou_temperature,
-        attribute_iou_target=settings.loss.attribute_iou_target,
-        multi_positive=False,
-        chunk_size=None,
-        mask_rate=settings.mask_rate,
-        mask_capacity=settings.mask_capacity,
-        match_masked_text=False,
-    )
 
 
 def create(config: AIMAConfig) -> AIMA:
@@ -158,7 +142,7 @@ def draw_categories(length: int) -> CategoryTable:
     attributes = np.array([np.frombuffer(row, np.uint8) for row in sorted(rows)])
     template = PromptTemplate(market1501_schema, "sentence", WORDING)
     table = CategoryTable.of(build_text_table(attributes, template))
-    padding = ((0, 0), (0, max(0, length - table.tokens.shape[1])))
+    padding = ((0, 0), (0, 0), (0, max(0, length - table.tokens.shape[-1])))
     return dataclasses.replace(
         table,
         tokens=np.pad(table.tokens, padding),

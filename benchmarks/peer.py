@@ -172,7 +172,7 @@ class Peer(nn.Module):
         return self.clip.text_projection(self.clip.text_model(tokens).last_hidden_state)
 
     def forward(self, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The five losses, in the order of `aima_jax.config.LOSSES`."""
+        """The five losses, in the order of `aima_jax.losses.LOSSES`."""
         tokens, masked_tokens, category = rows["tokens"], rows["masked_tokens"], rows["category"]
         image_tokens = self.encode_image(rows["image"])
         text_tokens = self.encode_text(tokens)

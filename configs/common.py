@@ -44,22 +44,38 @@ def get_config() -> ConfigDict:
     model.scan_layers = False  # one compiled layer run in a loop: compiles faster
     model.remat = "none"  # what the backward pass recomputes: "none", "dots" or "full"
 
+    # Sentences beyond the first of a category: what is true of each with which probability. [ours]
+    config.sentences = sentences = ConfigDict()
+    sentences.variants = 1  # of each category; the first is always the whole sentence by `template`
+    sentences.varied = 0.0  # share of the rows that draw another one than the first
+    sentences.partial = 0.0  # it says some groups alone
+    sentences.absences = 0.0  # it states what is absent
+    sentences.templates = 0.0  # it is by another template
+    sentences.synonyms = 0.0  # it uses other words
+    sentences.order = 0.0  # it has another order
+
     # Masked attribute prediction.
     config.mask_rate = 0.15  # probability that a phrase is chosen [IRRA; whole phrases are ours]
     config.mask_capacity = 16  # masked tokens a sentence at most; phrases beyond stay unmasked
     config.match_masked_text = False  # all losses see the masked sentence, as in IRRA's code
 
+    # A weight of 0 switches a loss off; that all weigh the same is [ours].
     config.loss = loss = ConfigDict()
-    loss.info_nce = 1.0  # weight; 0 switches a loss off, here and below [ours]
-    loss.sdm = 1.0  # weight [ours]
-    loss.identity = 1.0  # weight [ours]
-    loss.map = 1.0  # weight [ours]
-    loss.attribute_iou = 1.0  # weight [ours]
     loss.temperature = 0.02  # divides cosines in InfoNCE and SDM [IRRA]
-    loss.attribute_iou_temperature = 0.1  # divides cosines and IoUs in A-IoU IMC [ours]
-    loss.attribute_iou_target = "softmax"  # softmax(IoU/T), or "normalized": IoU/sum [ours]
-    loss.multi_positive = False  # InfoNCE: items of one category are positives [ours]
-    loss.chunk_size = 0  # rows of the B×B losses computed at once; 0: all
+    loss.chunk_size = 0  # rows compared with the whole batch at once; 0: all
+    loss.info_nce = ConfigDict()
+    loss.info_nce.weight = 1.0
+    loss.info_nce.multi_positive = False  # items of one category are positives [ours]
+    loss.sdm = ConfigDict()
+    loss.sdm.weight = 1.0
+    loss.identity = ConfigDict()
+    loss.identity.weight = 1.0
+    loss.map = ConfigDict()
+    loss.map.weight = 1.0
+    loss.attribute_iou = ConfigDict()
+    loss.attribute_iou.weight = 1.0
+    loss.attribute_iou.temperature = 0.1  # divides cosines and IoUs [ours]
+    loss.attribute_iou.target = "softmax"  # softmax(IoU/T), or "normalized": IoU/sum [ours]
 
     config.augment = augment = ConfigDict()
     augment.flip = 0.5  # probability of a horizontal flip [IRRA]

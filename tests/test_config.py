@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from aima_jax.config import check
-from aima_jax.workdir import as_json
+from aima_jax.config import RENAMED, check
+from aima_jax.losses import LOSSES
+from aima_jax.workdir import plain
 from configs import common, market1501, pa100k, peta, synthetic
 
 anything = st.recursive(
@@ -30,7 +31,7 @@ def fields(tree, prefix=()):
             yield from fields(value, (*prefix, name))
 
 
-FIELDS = sorted(fields(as_json(common.get_config())))
+FIELDS = sorted(fields(plain(common.get_config())))
 
 
 @pytest.mark.parametrize("module", [common, synthetic, market1501, peta, pa100k])
@@ -40,7 +41,7 @@ def test_our_configs_are_sound(module):
 
 def changed(changes, removed=()):
     """The default config as JSON gives it back, with other values, and without some fields."""
-    config = as_json(common.get_config())
+    config = plain(common.get_config())
     for path, value in [*changes, *((path, None) for path in removed)]:
         inner = config
         for name in path[:-1]:
@@ -75,6 +76,10 @@ def test_random_configs_are_sound_or_refused(changes, removed):
         ("mask_rate", math.nan),
         ("optimizer.learning_rate", math.inf),
         ("loss.temperature", 0),
+        ("loss.map.weight", -1.0),
+        ("loss.attribute_iou.temperature", 0.0),
+        ("loss.attribute_iou.target", "cosine"),
+        ("loss.info_nce.multi_positive", 1),
         ("image_size", 384),
         ("image_size", [384, 4]),
         ("augment.erase_area", [0.4, 0.02]),
@@ -99,8 +104,13 @@ def test_all_that_is_wrong_is_named_at_once():
                 [
                     (("dtype",), "float16"),
                     (("epochs",), 0),
-                    *((("loss", name), 0.0) for name in ("info_nce", "sdm", "identity", "map")),
-                    (("loss", "attribute_iou"), 0.0),
+                    *((("loss", name, "weight"), 0.0) for name in LOSSES),
                 ]
             )
         )
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_field_is_refused_with_the_new_name(old, new):
+    with pytest.raises(ValueError, match=rf"^config\.{old}=0\.5 is config\.{new} now$"):
+        check(changed([(tuple(old.split(".")), 0.5)]))

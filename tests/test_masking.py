@@ -22,11 +22,11 @@ def sentences(rows=ROWS, phrase_ids=PHRASE_IDS):
 
 def mask(rows=ROWS, phrase_ids=PHRASE_IDS, seed=0, mask_rate=0.15, capacity=9):
     """numpy arrays: masked tokens, positions, targets, mask."""
-    masked = jax.jit(mask_phrases, static_argnames=("mask_rate", "capacity"))(
+    masked = jax.jit(mask_phrases, static_argnames=("mask_rate", "mask_capacity"))(
         jax.random.key(seed),
         *sentences(rows, phrase_ids),
         mask_rate=mask_rate,
-        capacity=capacity,
+        mask_capacity=capacity,
         attribute_words=WORDS,
     )
     return tuple(map(np.asarray, masked))
@@ -143,7 +143,7 @@ def test_rows_split_over_devices_are_masked_the_same():
     tokens, phrase_ids = (jax.device_put(x, rows) for x in sentences(16))
     split = jax.jit(
         lambda *arrays: mask_phrases(
-            jax.random.key(0), *arrays, mask_rate=0.15, capacity=9, attribute_words=WORDS
+            jax.random.key(0), *arrays, mask_rate=0.15, mask_capacity=9, attribute_words=WORDS
         )
     )(tokens, phrase_ids)
     for a, b in zip(split, mask(rows=16), strict=True):
@@ -162,10 +162,10 @@ def test_attribute_words_are_the_distinct_tokens_of_phrases():
     ("wrong", "message"),
     [
         ({"attribute_words": jnp.zeros(0, jnp.int32)}, "attribute_words is empty"),
-        ({"capacity": 0}, "capacity is 0; expected at least 1"),
+        ({"mask_capacity": 0}, "mask_capacity is 0; expected at least 1"),
     ],
 )
 def test_wrong_arguments_are_named(wrong, message):
-    arguments = {"mask_rate": 0.15, "capacity": 4, "attribute_words": WORDS} | wrong
+    arguments = {"mask_rate": 0.15, "mask_capacity": 4, "attribute_words": WORDS} | wrong
     with pytest.raises(ValueError, match=message):
         mask_phrases(jax.random.key(0), *sentences(2), **arguments)

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from aima_jax.config import LOSSES
+from aima_jax.losses import LOSSES
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
 from aima_jax.parameters import flatten
 from aima_jax.platform import Platform, platform_of
@@ -23,6 +23,7 @@ from aima_jax.training.step import (
     make_train_step,
     only_if,
 )
+from configs import common
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
 from tfds_builders.synthetic_pedestrians.wording import WORDING
 
@@ -45,22 +46,16 @@ def small_model(num_categories=CATEGORIES, *, heads=8, pixels=None, **options):
 
 
 def objective(**changes):
-    values = {
-        "weights": dict.fromkeys(LOSSES, 1.0),
-        "temperature": 0.02,
-        "attribute_iou_temperature": 0.1,
-        "attribute_iou_target": "softmax",
-        "multi_positive": False,
-        "chunk_size": None,
-        "mask_rate": 0.15,
-        "mask_capacity": 4,
-        "match_masked_text": False,
-    }
-    return Objective(**values | changes)
+    """The default objective with few masked tokens; `changes` are fields of the config."""
+    config = common.get_config()
+    config.mask_capacity = 4
+    config.update_from_flattened_dict(changes)
+    return Objective.from_config(config)
 
 
-def only(name):
-    return objective(weights=dict.fromkeys(LOSSES, 0.0) | {name: 1.0})
+def only(**weights):
+    """These losses alone."""
+    return objective(**{f"loss.{name}.weight": weights.get(name, 0.0) for name in LOSSES})
 
 
 def descriptions(rng, count):
@@ -82,7 +77,17 @@ def descriptions(rng, count):
 class Setup:
     """A model, a table and a batch, and what one or more steps make of them."""
 
-    def __init__(self, objective, *, model=None, optimizer=None, mesh=None, **options):
+    def __init__(
+        self,
+        objective,
+        *,
+        model=None,
+        optimizer=None,
+        mesh=None,
+        variants=1,
+        variation=None,
+        **options,
+    ):
         rng = np.random.default_rng(0)
         config = model or small_model()
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
@@ -94,7 +99,9 @@ class Setup:
         state = TrainState.create(params, optimizer, trainable)
         self.state = jax.device_put(state, state_shardings(state, self.mesh, 1024))
         template = PromptTemplate(synthetic_schema, "sentence", WORDING)
-        table = build_text_table(descriptions(rng, CATEGORIES), template)
+        table = build_text_table(
+            descriptions(rng, CATEGORIES), template, variants=variants, variation=variation
+        )
         self.table = jax.device_put(CategoryTable.of(table), replicated(self.mesh))
         self.rows = {
             "image": rng.integers(0, 256, (BATCH, *SIZE, 3), np.uint8),
@@ -145,11 +152,11 @@ def assert_same_step(plain_step, setup):
 def test_pictures_are_normalised_as_the_model_asks():
     pixels = {"pixel_mean": (0.5, 0.4, 0.3), "pixel_std": (0.5, 0.25, 0.2)}
     config = small_model(pixels=pixels)
-    setup = Setup(only("info_nce"), model=config, augmentation=NO_AUGMENTATION)
+    setup = Setup(only(info_nce=1.0), model=config, augmentation=NO_AUGMENTATION)
     model = AIMA(config, rngs=nnx.Rngs(0))
     images = (setup.rows["image"] / 255 - (0.5, 0.4, 0.3)) / (0.5, 0.25, 0.2)
     image = model.encode_image(images.astype(np.float32))[0]
-    text = model.encode_text(setup.table.tokens[setup.rows["category"]])[0]
+    text = model.encode_text(setup.table.tokens[setup.rows["category"], 0])[0]
     image, text = (np.asarray(x, np.float64) for x in (image, text))
     image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
     logits = image @ text.T / 0.02
@@ -160,7 +167,7 @@ def test_pictures_are_normalised_as_the_model_asks():
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_loss_falls_when_trained_alone_on_one_batch(name):
     options = {"augmentation": NO_AUGMENTATION, "optimizer": optax.adam(3e-3)}
-    setup = Setup(only(name), model=small_model(heads=1), **options)
+    setup = Setup(only(**{name: 1.0}), model=small_model(heads=1), **options)
     metrics = setup.take(15)
     assert set(metrics[0]) & set(LOSSES) == {name}
     losses = [values[name] for values in metrics]
@@ -205,7 +212,7 @@ def test_masked_prediction_reads_the_image():
     table = colors_alone()
     learned, fresh = np.split(rng.permutation(len(table.tokens)).astype(np.int32), [48])
     options = {"augmentation": NO_AUGMENTATION, "optimizer": optax.adam(1e-3)}
-    setup = Setup(only("map"), model=small_model(heads=1), **options)
+    setup = Setup(only(map=1.0), model=small_model(heads=1), **options)
     setup.table = jax.device_put(CategoryTable.of(table), replicated(setup.mesh))
     for _ in range(200):
         category = rng.choice(learned, 64)
@@ -236,7 +243,7 @@ def test_how_layers_are_run_does_not_change_the_step(plain_step, options):
 
 
 def test_chunked_losses_take_the_same_step(plain_step):
-    assert_same_step(plain_step, Setup(objective(chunk_size=6)))
+    assert_same_step(plain_step, Setup(objective(**{"loss.chunk_size": 6})))
 
 
 def test_bfloat16_takes_nearly_the_same_step(plain_step):
@@ -250,8 +257,8 @@ def test_the_other_losses_see_the_unmasked_sentence():
     """Whatever is masked, they stay; with `match_masked_text`, as in IRRA's code, they move."""
 
     def info_nce(rate, **changes):
-        weights = dict.fromkeys(LOSSES, 0.0) | {"info_nce": 1.0, "map": 1.0}
-        chosen = objective(weights=weights, mask_rate=rate, **changes)
+        others = {f"loss.{name}.weight": 0.0 for name in ("sdm", "identity", "attribute_iou")}
+        chosen = objective(mask_rate=rate, **others, **changes)
         return Setup(chosen, augmentation=NO_AUGMENTATION).take()[0]["info_nce"]
 
     assert info_nce(0.1) == info_nce(0.9)
@@ -259,7 +266,7 @@ def test_the_other_losses_see_the_unmasked_sentence():
 
 
 def test_a_step_depends_on_seed_and_step_alone():
-    setup = Setup(only("info_nce"))
+    setup = Setup(only(info_nce=1.0))
     start = setup.state
     first = setup.take(2)
     setup.state = start
@@ -271,9 +278,7 @@ def test_a_step_depends_on_seed_and_step_alone():
 class TestNotFinite:
     """A weight of infinity spoils every gradient."""
 
-    broken = staticmethod(
-        lambda: objective(weights=dict.fromkeys(LOSSES, 0.0) | {"info_nce": float("inf")})
-    )
+    broken = staticmethod(lambda: only(info_nce=float("inf")))
 
     def test_nothing_changes_any_more(self):
         setup = Setup(self.broken())
@@ -321,7 +326,7 @@ def test_adam_needs_no_copy_of_its_state_on_a_cpu():
 
 
 def test_no_transfer_happens_inside_the_loop():
-    setup = Setup(only("info_nce"))
+    setup = Setup(only(info_nce=1.0))
     batch = put_rows(setup.rows, batch_sharding(setup.mesh))
     batch["request"] = jnp.zeros(setup.mesh.size, jnp.int32)
     compiled = setup.step.lower(setup.state, batch, setup.table).compile()

@@ -3,15 +3,16 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from aima_jax.models import PRESETS, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from aima_jax.sharding import make_mesh
 from aima_jax.text.tokenizer import END_TOKEN, MASK_TOKEN
-from aima_jax.training import setup
-from aima_jax.training.loop import ask_all_hosts, batches_of
-from aima_jax.workdir import as_json
+from aima_jax.training import run as training_run
+from aima_jax.training.feed import streamed
+from aima_jax.workdir import plain
 from configs import market1501, pa100k, peta, synthetic
 from tfds_builders.prepare import prepare
 
@@ -34,7 +35,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture
 def changes(data_dir, tmp_path, monkeypatch):
     """A function that takes some steps of a recipe with a tiny model, on one device."""
-    monkeypatch.setattr(setup, "make_mesh", lambda *_: make_mesh(devices=jax.devices()[:1]))
+    monkeypatch.setattr(training_run, "make_mesh", lambda *_: make_mesh(devices=jax.devices()[:1]))
 
     def take_steps(config, model=VIT):
         """The run, and for each array the elements that have changed."""
@@ -42,11 +43,11 @@ def changes(data_dir, tmp_path, monkeypatch):
         config.update({"dataset": DATASET, "data_dir": str(data_dir), "image_size": SIZE})
         config.update({"batch_size": 16, "epochs": 2, "weights": ""})
         config.model.update({"variant": "tiny", "fusion_depth": 1})
-        run = setup.open_run(config, tmp_path)
+        run = training_run.open_run(config, tmp_path)
         # Copies, since the step donates the state.
         before = {name: np.array(value) for name, value in run.state.params.items()}
-        state, request = run.state, ask_all_hosts(run.mesh, 0)
-        for _, batch in zip(range(STEPS), batches_of(run), strict=False):
+        state, request = run.state, {"request": jnp.zeros(1, jnp.int32)}
+        for _, batch in zip(range(STEPS), streamed(run.batches, run.mesh), strict=False):
             state, metrics = run.step(state, batch | request, run.table)
         assert int(state.step) == STEPS and int(metrics["failed"]) == -1
         after = {name: np.asarray(value) for name, value in state.params.items()}
@@ -71,7 +72,7 @@ def assert_words_stay(run, changed):
 
 def test_shipped_configs_have_the_recipes_tried_here():
     def recipe(config):
-        return as_json(config.optimizer), as_json(config.loss)
+        return plain(config.optimizer), plain(config.loss)
 
     tried = [recipe(get_config()) for get_config in RECIPES.values()]
     for config in (market1501, peta, pa100k, synthetic):
@@ -88,7 +89,7 @@ def test_words_and_positions_of_no_sentence_stay(name, changes):
 
 def test_statistics_and_modules_without_a_loss_stay(changes):
     config = synthetic.get_config()
-    config.loss.map = config.loss.identity = 0.0
+    config.loss.map.weight = config.loss.identity.weight = 0.0
     _, changed = changes(config, RESNET)
     still = re.compile(r"^(fusion|map_head|classifier)\.|\.(mean|variance)$")
     expected = {name for name in changed if still.search(name)}

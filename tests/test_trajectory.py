@@ -11,7 +11,7 @@ from test_step import Setup, objective
 from aima_jax.convert import load_irra
 from aima_jax.parameters import flatten
 from aima_jax.platform import platform_of
-from aima_jax.training.step import TrainState, _draw, make_train_step
+from aima_jax.training.step import TrainState, draw, make_train_step
 
 torch = pytest.importorskip("torch", reason="the reference is written in PyTorch")
 from openai_reference import small_irra  # noqa: E402
@@ -26,7 +26,7 @@ def kl(log_p, q):
 
 
 def five_losses(model, rows):
-    """The losses as METHOD gives them, in the order of `aima_jax.config.LOSSES`."""
+    """The losses as METHOD gives them, in the order of `aima_jax.losses.LOSSES`."""
     rows = {name: torch.tensor(np.array(value)) for name, value in rows.items()}
     category = rows["category"].long()
     image_tokens = model.base_model.visual(rows["image"].permute(0, 3, 1, 2))
@@ -98,7 +98,7 @@ def test_ten_steps_of_adam_equal_pytorch(tmp_path):
             "request": jnp.zeros(1, jnp.int32),
         }
         key = jax.random.fold_in(jax.random.key(0), number)
-        rows = _draw(key, batch, setup.table, chosen, augmentation)
+        rows = draw(key, batch, setup.table, chosen, augmentation)
         state, metrics = step(state, batch, setup.table)
         expected = five_losses(theirs, rows)
         optimizer.zero_grad()

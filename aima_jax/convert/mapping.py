@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from aima_jax.convert.files import Checkpoint
 from aima_jax.convert.tables import HARMLESS, Row
 from aima_jax.parameters import Parameters
-from aima_jax.sharding import put_array, state_shardings
+from aima_jax.sharding import put_whole, state_shardings
 
 Shape = tuple[int, ...]
 
@@ -184,4 +184,4 @@ def place(array: np.ndarray, mesh: Mesh | None) -> jax.Array:
     if mesh is None:
         return jnp.array(array)
     sharding = state_shardings(jax.ShapeDtypeStruct(array.shape, array.dtype), mesh)
-    return put_array(array, sharding)
+    return put_whole(array, sharding)

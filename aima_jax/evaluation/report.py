@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from aima_jax.data.decode import resize
 from aima_jax.files import atomic_write
+from aima_jax.losses import LOSSES
 from aima_jax.workdir import read_metrics
 
 Picture = Image.Image | UInt8[np.ndarray, "height width 3"]
@@ -27,16 +28,6 @@ _MARGIN = 24
 _MIN_TEXT_WIDTH = 720
 _SENTENCE_SIZE, _CAPTION_SIZE = 24, 16
 
-_PANELS = {
-    "train/loss": "Loss (weighted sum)",
-    "train/info_nce": "InfoNCE",
-    "train/sdm": "SDM",
-    "train/identity": "ID",
-    "train/map": "MAP",
-    "train/attribute_iou": "A-IoU IMC",
-    "train/map_accuracy": "MAP accuracy",
-    "train/learning_rate": "Learning rate",
-}
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _SCORES = {
     "val/R1": ("Rank-1", "#0072b2"),
@@ -175,9 +166,15 @@ def _draw_curves(rows: Sequence[Mapping[str, float]]) -> Image.Image | None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    curves = {name: _series(rows, name) for name in (*_PANELS, *_SCORES)}
+    titles = {
+        "train/loss": "Loss (weighted sum)",
+        **{f"train/{name}": loss.title for name, loss in LOSSES.items()},
+        "train/map_accuracy": "MAP accuracy",
+        "train/learning_rate": "Learning rate",
+    }
+    curves = {name: _series(rows, name) for name in (*titles, *_SCORES)}
     curves = {name: curve for name, curve in curves.items() if curve.size}
-    panels = [name for name in _PANELS if name in curves]
+    panels = [name for name in titles if name in curves]
     scores = [name for name in _SCORES if name in curves]
     count = len(panels) + bool(scores)
     if not count:
@@ -189,7 +186,7 @@ def _draw_curves(rows: Sequence[Mapping[str, float]]) -> Image.Image | None:
     axes = [figure.add_subplot(lines, columns, place + 1) for place in range(count)]
     for axis, name in zip(axes, panels, strict=False):
         _plot(axis, curves[name])
-        axis.set_title(_PANELS[name])
+        axis.set_title(titles[name])
     if scores:
         _plot_scores(axes[-1], {name: curves[name] for name in scores})
     for axis in axes:

@@ -9,10 +9,12 @@ from aima_jax.text.tokenizer import MASK_TOKEN
 
 # Of the chosen phrases, the shares that become the mask token and random words; the rest stays.
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1
+MASKING_OPTIONS = ("mask_rate", "mask_capacity")  # fields of the config that `mask_phrases` takes
 
 
 def attribute_words(
-    tokens: Int32[np.ndarray, "category tokens"], phrase_ids: Int32[np.ndarray, "category tokens"]
+    tokens: Int32[np.ndarray, "*sentences tokens"],
+    phrase_ids: Int32[np.ndarray, "*sentences tokens"],
 ) -> Int32[np.ndarray, "words"]:
     """Returns the distinct tokens that are part of a phrase, in ascending order."""
     return np.unique(tokens[phrase_ids >= 0]).astype(np.int32)
@@ -24,7 +26,7 @@ def mask_phrases(
     phrase_ids: Int[Array, "batch tokens"],
     *,
     mask_rate: float,
-    capacity: int,
+    mask_capacity: int,
     attribute_words: Int[Array, "words"],
 ) -> tuple[
     Int[Array, "batch tokens"],
@@ -38,8 +40,8 @@ def mask_phrases(
     tokens of a chosen phrase become the mask token (80 %), become random `attribute_words` (10 %)
     or stay (10 %). The rates are BERT's, as IRRA has them; masking whole phrases is our decision.
 
-    At most k = `capacity` tokens of a sentence are chosen: chosen phrases are admitted in random
-    order until one does not fit. Phrases of more than k tokens are never chosen. A sentence
+    At most k = `mask_capacity` tokens of a sentence are chosen: chosen phrases are admitted in
+    random order until one does not fit. Phrases of more than k tokens are never chosen. A sentence
     without phrases stays as it is. What happens to row i depends on `key` and i alone.
 
     Args:
@@ -47,7 +49,7 @@ def mask_phrases(
         tokens: sentences.
         phrase_ids: for each token the number of its phrase in the sentence, from 0; -1 for none.
         mask_rate: probability from 0 to 1.
-        capacity: most tokens chosen in a sentence.
+        mask_capacity: most tokens chosen in a sentence.
         attribute_words: tokens to draw replacements from.
 
     Returns:
@@ -57,19 +59,19 @@ def mask_phrases(
         mask: True where `positions` is a chosen token.
 
     Raises:
-        ValueError: `attribute_words` is empty, or `capacity` below 1.
+        ValueError: `attribute_words` is empty, or `mask_capacity` is below 1.
     """
     if len(attribute_words) == 0:
         raise ValueError("attribute_words is empty; expected the tokens of at least one phrase")
-    if capacity < 1:
-        raise ValueError(f"capacity is {capacity}; expected at least 1 token a sentence")
+    if mask_capacity < 1:
+        raise ValueError(f"mask_capacity is {mask_capacity}; expected at least 1 token a sentence")
 
     attribute_words = jnp.asarray(attribute_words, tokens.dtype)
 
     def mask_row(row: Array, tokens: Array, phrase_ids: Array) -> tuple[Array, ...]:
         choice_key, fate_key, word_key = jax.random.split(jax.random.fold_in(key, row), 3)
         member = phrase_ids == jnp.arange(len(tokens))[:, None]  # [phrases, tokens]
-        chosen = _choose(choice_key, jnp.sum(member, axis=-1), mask_rate, capacity)
+        chosen = _choose(choice_key, jnp.sum(member, axis=-1), mask_rate, mask_capacity)
         fate = jax.random.uniform(fate_key, chosen.shape)
         words = jax.random.choice(word_key, attribute_words, tokens.shape)
 
@@ -80,8 +82,8 @@ def mask_phrases(
         hidden = tokens_of(chosen & (fate < MASKED_SHARE))
         stays = tokens_of(chosen & (fate >= MASKED_SHARE + RANDOM_SHARE))
         masked = jnp.where(hidden, MASK_TOKEN, jnp.where(counts & ~stays, words, tokens))
-        (positions,) = jnp.nonzero(counts, size=capacity, fill_value=0)
-        mask = jnp.arange(capacity) < jnp.sum(counts)
+        (positions,) = jnp.nonzero(counts, size=mask_capacity, fill_value=0)
+        mask = jnp.arange(mask_capacity) < jnp.sum(counts)
         return masked, positions.astype(jnp.int32), tokens[positions], mask
 
     return jax.vmap(mask_row)(jnp.arange(len(tokens)), tokens, phrase_ids)

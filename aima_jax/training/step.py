@@ -8,18 +8,16 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Array, Bool, Int8, Int32, PRNGKeyArray, UInt8
 
-from aima_jax import losses
-from aima_jax.models import AIMA, text_mask
+from aima_jax.models import AIMA
 from aima_jax.parameters import Parameters, bind
 from aima_jax.platform import Platform
 from aima_jax.text import TextTable
 from aima_jax.training.augment import augment
 from aima_jax.training.masking import attribute_words, mask_phrases
+from aima_jax.training.objective import Metrics, Objective, Rows
 
-Rows = dict[str, Array]  # arrays that share the axis "batch"
-Metrics = dict[str, Float[Array, ""]]
 Tree = TypeVar("Tree")
 
 
@@ -54,75 +52,23 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class CategoryTable:
-    """The text side of a split, a row for each category; a batch refers to its rows."""
+    """The text side of a split: a row for each category, with one sentence for each variant.
 
-    tokens: Int32[Array, "category tokens"]
-    phrase_ids: Int32[Array, "category tokens"]
+    A batch refers to its rows. For the fields see `TextTable`; `words` are those of its phrases.
+    """
+
+    tokens: Int32[Array, "category variant tokens"]
+    phrase_ids: Int32[Array, "category variant tokens"]
+    said: Int8[Array, "category variant attributes"]
+    whole: Bool[Array, "category variant"]
     attributes: UInt8[Array, "category attributes"]
     words: Int32[Array, "words"]
 
     @classmethod
     def of(cls, table: TextTable) -> "CategoryTable":
         """Takes what a step needs from a text table, still as host arrays."""
-        words = attribute_words(table.tokens[:, 0], table.phrase_ids[:, 0])
-        return cls(table.tokens[:, 0], table.phrase_ids[:, 0], table.attributes, words)
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a step minimises: the weights of the five losses, and their options.
-
-    The fields are those of `config.loss` and of the masking in configs/common.py.
-    """
-
-    weights: Mapping[str, float]
-    temperature: float
-    attribute_iou_temperature: float
-    attribute_iou_target: str
-    multi_positive: bool
-    chunk_size: int | None
-    mask_rate: float
-    mask_capacity: int
-    match_masked_text: bool
-
-    @property
-    def predicts(self) -> bool:
-        """Whether masked attribute prediction has a weight."""
-        return self.weights["map"] != 0
-
-    def losses(
-        self,
-        image_features: Float[Array, "batch dim"],
-        text_features: Float[Array, "batch dim"],
-        rows: Rows,
-        classify: Callable[[Array], Array],
-        masked_prediction: Float[Array, ""],
-    ) -> Metrics:
-        """Computes each loss that has a weight, over the whole batch."""
-        category = rows["category"]
-        pair = (image_features, text_features)
-        chunk = {"chunk_size": self.chunk_size}
-        computations = {
-            "info_nce": lambda: losses.info_nce(
-                *pair,
-                temperature=self.temperature,
-                labels=category if self.multi_positive else None,
-                **chunk,
-            ),
-            "sdm": lambda: losses.similarity_distribution_matching(
-                *pair, category, temperature=self.temperature, **chunk
-            ),
-            "identity": lambda: losses.identity_loss(*map(classify, pair), category),
-            "map": lambda: masked_prediction,
-            "attribute_iou": lambda: losses.attribute_iou_contrastive(
-                text_features,
-                rows["attributes"],
-                temperature=self.attribute_iou_temperature,
-                target=self.attribute_iou_target,
-                **chunk,
-            ),
-        }
-        return {name: compute() for name, compute in computations.items() if self.weights[name]}
+        words = attribute_words(table.tokens, table.phrase_ids)
+        return cls(table.tokens, table.phrase_ids, table.said, table.whole, table.attributes, words)
 
 
 def make_train_step(
@@ -146,7 +92,7 @@ def make_train_step(
     Args:
         skeleton: the model, which may be abstract; its parameters come with the state.
         optimizer: over the `trainable` parameters as a flat dict.
-        objective: the five losses.
+        objective: the losses.
         trainable: names of the parameters that change.
         schedule: the learning rate by step, for the metrics.
         augmentation: keyword arguments of `augment`, but for the statistics of the pixels.
@@ -162,20 +108,11 @@ def make_train_step(
     def loss_and_metrics(
         params: Parameters, frozen: Parameters, rows: Rows
     ) -> tuple[Array, Metrics]:
-        model = bind(skeleton, params | frozen)
-        encode = partial(_encode, objective=objective)
-        image_features, text_features, masked = _encode_in_parts(encode, model, rows, micro_batches)
-        count = jnp.maximum(masked["count"], 1)
-        values = objective.losses(
-            image_features, text_features, rows, model.classify, masked["loss"] / count
-        )
-        loss = sum(objective.weights[name] * value for name, value in values.items())
-        accuracy = {"map_accuracy": masked["hits"] / count} if objective.predicts else {}
-        return loss, {"loss": loss} | values | accuracy
+        return objective(bind(skeleton, params | frozen), rows, parts=micro_batches)
 
     def step(state: TrainState, batch: Rows, table: CategoryTable) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        rows = _draw(key, batch, table, objective, augmentation)
+        rows = draw(key, batch, table, objective, augmentation)
         params = {name: p for name, p in state.params.items() if name in trainable}
         frozen = {name: p for name, p in state.params.items() if name not in trainable}
         gradients, metrics = jax.grad(loss_and_metrics, has_aux=True)(params, frozen, rows)
@@ -216,91 +153,71 @@ def only_if(
     return jax.tree.map(partial(jnp.where, accept), update(), old)
 
 
-def _draw(
-    key: Array,
+def draw(
+    key: PRNGKeyArray,
     batch: Rows,
     table: CategoryTable,
     objective: Objective,
     augmentation: Mapping[str, object],
 ) -> Rows:
-    """Gathers the sentences of a batch, augments its pictures and masks phrases."""
-    image_key, mask_key = jax.random.split(key)
+    """Draws the sentences of a batch, augments its pictures and masks phrases."""
+    image_key, mask_key, sentence_key, partial_key = jax.random.split(key, 4)
     category = batch["category"]
-    tokens = table.tokens[category]
+    sentence = (
+        category,
+        draw_variants(sentence_key, len(category), table.whole.shape[1], varied=objective.varied),
+    )
     rows = {
         "category": category,
         "image": augment(image_key, batch["image"], **augmentation),
-        "tokens": tokens,
+        "tokens": table.tokens[sentence],
+        "said": table.said[sentence],
+        "whole": table.whole[sentence],
         "attributes": table.attributes[category],
     }
-    if objective.predicts or objective.match_masked_text:
-        names = ("masked_tokens", "positions", "targets", "mask")
-        rows |= zip(
-            names,
-            mask_phrases(
-                mask_key,
-                tokens,
-                table.phrase_ids[category],
-                mask_rate=objective.mask_rate,
-                capacity=objective.mask_capacity,
-                attribute_words=table.words,
-            ),
-            strict=True,
+    if objective.needs("masked") or objective.match_masked_text:
+        masked = mask_phrases(
+            mask_key,
+            rows["tokens"],
+            table.phrase_ids[sentence],
+            attribute_words=table.words,
+            **objective.masking,
         )
+        rows |= zip(("masked_tokens", "positions", "targets", "mask"), masked, strict=True)
+    if objective.needs("partial_text_features"):
+        partial = category, draw_partial_variants(partial_key, table.whole[category])
+        rows |= {"partial_tokens": table.tokens[partial], "partial_said": table.said[partial]}
     return rows
 
 
-def _encode(model: AIMA, rows: Rows, *, objective: Objective) -> tuple[Array, Array, Metrics]:
-    """Image features, text features, and sums over the masked tokens of some rows of a batch."""
-    if not objective.predicts:
-        image_features = model.image_features(rows["image"])
-        matched = "masked_tokens" if objective.match_masked_text else "tokens"
-        text_features, _ = model.encode_text(rows[matched])
-        return image_features, text_features, dict.fromkeys(("loss", "count"), jnp.float32(0))
+def draw_variants(
+    key: PRNGKeyArray, batch: int, variants: int, *, varied: float
+) -> Int32[Array, "batch"]:
+    """Variant 0, or with probability `varied` one of the others, each as often.
 
-    image_features, image_tokens = model.encode_image(rows["image"])
-    masked_tokens = rows["masked_tokens"]
-    if objective.match_masked_text:
-        text_features, text_tokens = model.encode_text(masked_tokens)
-    else:
-        # Both sentences of a row in one pass, next to each other so that rows stay on their device.
-        both = jnp.stack([rows["tokens"], masked_tokens], axis=1)
-        features, tokens = model.encode_text(both.reshape(-1, both.shape[-1]))
-        text_features = features.reshape(*both.shape[:2], -1)[:, 0]
-        text_tokens = tokens.reshape(*both.shape, -1)[:, 1]
-    hidden = model.fuse(text_tokens, image_tokens, text_mask(masked_tokens))
-    picked = jnp.take_along_axis(hidden, rows["positions"][..., None], axis=1)
-    logits = model.predict_masked(picked)
-    mask, targets = rows["mask"], rows["targets"]
-    count = jnp.sum(mask, dtype=jnp.float32)
-    of_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    sums = {
-        "loss": losses.masked_attribute_prediction(logits, targets, mask) * count,
-        "count": count,
-        "hits": jnp.sum((of_target >= jnp.max(logits, axis=-1)) & mask, dtype=jnp.float32),
-    }
-    return image_features, text_features, sums
-
-
-def _encode_in_parts(
-    encode: Callable[[AIMA, Rows], tuple[Array, Array, Metrics]],
-    model: AIMA,
-    rows: Rows,
-    parts: int,
-) -> tuple[Array, Array, Metrics]:
-    """Encodes a batch in equal parts, each encoded again on the way back.
-
-    The losses see the features of all parts, so the gradient is that of the whole batch at the
-    memory of one part (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
-    Limited Setup"). A part takes every `parts`-th row, which leaves each row on its device.
+    What row i draws depends on `key` and i alone.
     """
-    if parts == 1:
-        return encode(model, rows)
-    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), rows)
-    remat = jax.checkpoint(lambda part: encode(model, part))
-    image_features, text_features, sums = jax.lax.map(remat, split)
+    if variants == 1:
+        return jnp.zeros(batch, jnp.int32)
 
-    def join(features: Array) -> Array:
-        return features.swapaxes(0, 1).reshape(-1, features.shape[-1])
+    def draw_one(row: Array) -> Array:
+        whether_key, which_key = jax.random.split(jax.random.fold_in(key, row))
+        other = jax.random.randint(which_key, (), 1, variants)
+        return jnp.where(jax.random.bernoulli(whether_key, varied), other, 0)
 
-    return join(image_features), join(text_features), jax.tree.map(jnp.sum, sums)
+    return jax.vmap(draw_one)(jnp.arange(batch))
+
+
+def draw_partial_variants(
+    key: PRNGKeyArray, whole: Bool[Array, "batch variant"]
+) -> Int32[Array, "batch"]:
+    """One of each row's variants that are not whole, each as often; variant 0 where all are.
+
+    What row i draws depends on `key`, i and its variants alone.
+    """
+
+    def draw_one(row: Array, whole: Array) -> Array:
+        draws = jax.random.uniform(jax.random.fold_in(key, row), whole.shape)
+        return jnp.argmax(jnp.where(whole, -1, draws)).astype(jnp.int32)
+
+    return jax.vmap(draw_one)(jnp.arange(len(whole)), whole)

@@ -1,0 +1,123 @@
+"""Which sentence a row draws: how often, from what, and that all of it is of one sentence."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from test_step import NO_AUGMENTATION, Setup, objective
+
+from aima_jax.sharding import make_mesh
+from aima_jax.text import Variation
+from aima_jax.training.step import CategoryTable, draw, draw_partial_variants, draw_variants
+
+ROWS, CATEGORIES, VARIANTS, LENGTH, BITS = 6000, 3, 4, 5, 6
+PIXELS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def assert_rate(hits, expected):
+    """The share of hits is within 4.5 standard deviations of what is expected."""
+    assert abs(hits.mean() - expected) < 4.5 * np.sqrt(expected * (1 - expected) / hits.size)
+
+
+def test_the_first_variant_is_kept_for_its_share_and_the_others_are_alike():
+    drawn = np.asarray(draw_variants(jax.random.key(0), ROWS, VARIANTS, varied=0.6))
+    assert_rate(drawn == 0, 0.4)
+    for variant in (1, 2, 3):
+        assert_rate(drawn == variant, 0.2)
+
+
+@pytest.mark.parametrize(("variants", "varied"), [(1, 1.0), (4, 0.0)])
+def test_without_others_or_a_share_every_row_has_the_first(variants, varied):
+    assert not np.any(draw_variants(jax.random.key(0), 500, variants, varied=varied))
+
+
+def test_partial_variants_are_alike_and_none_is_whole():
+    whole = np.tile([[True, False, True, False, False]], (ROWS, 1))
+    drawn = np.asarray(draw_partial_variants(jax.random.key(0), whole))
+    assert set(drawn) == {1, 3, 4}
+    for variant in (1, 3, 4):
+        assert_rate(drawn == variant, 1 / 3)
+    all_whole = np.ones((50, 3), bool)
+    assert not np.any(draw_partial_variants(jax.random.key(0), all_whole))
+
+
+def draw_both(key, whole):
+    varied = draw_variants(key, len(whole), VARIANTS, varied=0.5)
+    return varied, draw_partial_variants(key, whole)
+
+
+def test_a_row_depends_on_key_and_its_number_alone_on_any_number_of_devices():
+    whole = np.zeros((64, VARIANTS), bool)
+    everything, fewer = draw_both(jax.random.key(0), whole), draw_both(jax.random.key(0), whole[:8])
+    rows = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
+    split = jax.jit(draw_both)(jax.random.key(0), jax.device_put(whole, rows))
+    for a, b, c in zip(everything, fewer, split, strict=True):
+        np.testing.assert_array_equal(a[:8], b)
+        np.testing.assert_array_equal(a, c)
+    for a, b in zip(everything, draw_both(jax.random.key(1), whole), strict=True):
+        assert np.any(a != b)
+
+
+def numbered_table():
+    """Sentence (c, v) has tokens and statements by which it is known."""
+    number = np.arange(CATEGORIES * VARIANTS).reshape(CATEGORIES, VARIANTS)
+    return CategoryTable(
+        tokens=np.repeat(100 + number[..., None], LENGTH, axis=-1).astype(np.int32),
+        phrase_ids=np.where(np.arange(LENGTH) == number[..., None] % LENGTH, 0, -1),
+        said=(number[..., None] >> np.arange(BITS) & 1).astype(np.int8),
+        whole=np.broadcast_to(np.arange(VARIANTS) % 2 == 0, number.shape),
+        attributes=np.eye(CATEGORIES, BITS, dtype=np.uint8),
+        words=np.array([7], np.int32),
+    )
+
+
+def test_all_that_a_row_draws_is_of_one_sentence_of_its_category():
+    category = np.random.default_rng(0).integers(0, CATEGORIES, 400).astype(np.int32)
+    batch = {"category": category, "image": np.zeros((400, 2, 2, 3), np.uint8)}
+    chosen = objective(**{"sentences.varied": 0.5, "sentences.variants": VARIANTS})
+    table = numbered_table()
+    rows = draw(jax.random.key(3), batch, table, chosen, PIXELS | NO_AUGMENTATION)
+    rows = {name: np.asarray(value) for name, value in rows.items()}
+    number = rows["tokens"][:, 0] - 100
+    np.testing.assert_array_equal(number // VARIANTS, category)
+    variant = number % VARIANTS
+    assert set(variant) == set(range(VARIANTS))
+    np.testing.assert_array_equal(rows["said"], table.said[category, variant])
+    np.testing.assert_array_equal(rows["whole"], table.whole[category, variant])
+    np.testing.assert_array_equal(rows["attributes"], table.attributes[category])
+    # The one phrase of a sentence tells it: it is what is masked.
+    assert (rows["mask"].sum(axis=1) == 1).all()
+    np.testing.assert_array_equal(rows["positions"][:, 0], number % LENGTH)
+    np.testing.assert_array_equal(rows["targets"][:, 0], rows["tokens"][:, 0])
+
+
+class TestStep:
+    variation = Variation(partial=0.7, absences=0.5, templates=0.5, synonyms=0.5, order=0.5)
+
+    def setup(self, varied, **options):
+        chosen = objective(**{"sentences.varied": varied, "sentences.variants": VARIANTS})
+        return Setup(chosen, variants=VARIANTS, variation=self.variation, **options)
+
+    def test_more_variants_alone_change_nothing(self):
+        few, many = Setup(objective()), self.setup(0.0)
+        assert many.table.tokens.shape[1] == VARIANTS
+        length = min(x.table.tokens.shape[-1] for x in (few, many))
+        assert (many.table.tokens[:, 0, :length] == few.table.tokens[:, 0, :length]).all()
+        assert many.take()[0]["sdm"] == pytest.approx(few.take()[0]["sdm"], rel=1e-5)
+
+    def test_parts_on_many_devices_take_the_step_of_the_whole(self):
+        one, many = self.setup(0.8), self.setup(0.8, micro_batches=2, mesh=make_mesh())
+        assert many.take()[0] == pytest.approx(one.take()[0], rel=1e-4)
+        before = self.setup(0.0).take()[0]
+        assert one.take()[0]["sdm"] != pytest.approx(before["sdm"], rel=1e-2)
+
+    def test_each_step_draws_anew(self):
+        setup = self.setup(0.8)
+        start = setup.state
+        seen = set()
+        for step in range(3):
+            setup.state = dataclasses.replace(start, step=start.step + step)
+            seen.add(setup.take()[0]["attribute_iou"])
+        assert len(seen) == 3
