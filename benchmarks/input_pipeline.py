@@ -23,14 +23,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
-import cv2
 import numpy as np
 import scipy.io
 from PIL import Image
 
 from aima_jax.data import Split, TrainBatches, categories, decode_all, load_split
+from aima_jax.data.pictures import read_pixels, resize
 from tfds_builders.pa100k import schema as pa100k
 from tfds_builders.prepare import prepare
 
@@ -132,43 +131,28 @@ def compare(contenders: dict[str, Callable[[], Iterable[np.ndarray]]], rounds: i
         print(f"{name:<34}{cells}")
 
 
-def compare_decoders(split: Split, count: int = 300) -> None:
-    """Prints the CPU time of a picture with each decoder and each filter of two libraries.
+def show_costs(split: Split, count: int = 300) -> None:
+    """Prints the CPU time that each part of making a picture ready takes."""
+    indices = range(min(count, len(split)))
+    stored = [split.bytes(index) for index in indices]
 
-    The filter is part of a model's result: only those of one name may take each other's place.
-    """
-    height, width = IMAGE_SIZE
-    stored = [split.bytes(index) for index in range(min(count, len(split)))]
-
-    def by_pillow(data: bytes) -> Image.Image:
+    def decode(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data)).convert("RGB")
 
-    def by_opencv(data: bytes) -> np.ndarray:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-
-    def show(name: str, task: Callable[[Any], object], items: Iterable[Any]) -> list[Any]:
-        items, times = list(items), []
+    pictures = [decode(data) for data in stored]
+    for name, task, items in (
+        ("its record is read", split.bytes, indices),
+        ("Pillow decodes", decode, stored),
+        ("Pillow resizes", lambda picture: resize(picture, IMAGE_SIZE), pictures),
+        ("read_pixels, in all", lambda data: read_pixels(data, IMAGE_SIZE), stored),
+    ):
+        times = []
         for _ in range(5):
             start = time.thread_time()
-            results = [task(item) for item in items]
+            for item in items:
+                task(item)
             times.append((time.thread_time() - start) / len(items))
         print(f"{name:<34}{1e6 * min(times):>7.0f} µs of CPU a picture")
-        return results
-
-    pictures = show("Pillow decodes", by_pillow, stored)
-    arrays = show("OpenCV decodes", by_opencv, stored)
-    for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS"):
-        options = {"size": (width, height), "resample": Image.Resampling[name]}
-        task = functools.partial(Image.Image.resize, **options)
-        show(f"Pillow resizes, {name.lower()}", task, pictures)
-    for name, flag in (
-        ("nearest", cv2.INTER_NEAREST),
-        ("bilinear", cv2.INTER_LINEAR),
-        ("bicubic", cv2.INTER_CUBIC),
-        ("lanczos", cv2.INTER_LANCZOS4),
-    ):
-        task = functools.partial(cv2.resize, dsize=(width, height), interpolation=flag)
-        show(f"OpenCV resizes, {name}", task, arrays)
 
 
 def waiting_share(workdir: pathlib.Path) -> float:
@@ -193,7 +177,7 @@ def main() -> None:
         paths = write_pictures(raw, args.images)
         folder = prepare("pa100k", manual_dir=raw, data_dir=pathlib.Path(temporary, "data"))
         split = load_split(folder, "train")
-        compare_decoders(split)
+        show_costs(split)
         contenders = {
             f"ours, {n} threads": functools.partial(ours, split, threads=n)
             for n in sorted({1, 2, cores})

@@ -8,7 +8,7 @@ import pytest
 from stand_ins import small_pa100k
 
 from aima_jax.data import categories, has_split, hold_out_categories, load_split
-from aima_jax.data.decode import decode
+from aima_jax.data.pictures import read_pixels
 from tfds_builders.pa100k.schema import SCHEMA as pa100k_schema
 from tfds_builders.prepare import prepare
 
@@ -33,7 +33,7 @@ def test_a_split_holds_what_the_files_held(raw, folder):
     files = [root / name for name in split.filename]
     assert [file.stem for file in files] == ["000011", "000012", "000013"]
     assert [split.bytes(i) for i in range(3)] == [file.read_bytes() for file in files]
-    expected = [decode(files[i].read_bytes(), (12, 6), name="") for i in (2, 0)]
+    expected = [read_pixels(files[i], (12, 6)) for i in (2, 0)]
     np.testing.assert_array_equal(split.images(np.array([2, 0]), (12, 6)), expected)
 
 

@@ -65,7 +65,7 @@ def same(a, b):
 
 
 def working_threads():
-    return [t for t in threading.enumerate() if t.name.startswith(("grain-prefetch", "decode"))]
+    return [t for t in threading.enumerate() if t.name.startswith("in_threads")]
 
 
 def no_thread_stays():

@@ -4,9 +4,7 @@ import os
 import pathlib
 from collections.abc import Collection, Sequence
 
-from aima_jax.files import is_clutter
-
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
+from aima_jax.data.pictures import is_picture_name
 
 
 def locate(
@@ -59,7 +57,7 @@ def find_file(candidates: Sequence[pathlib.Path], instructions: str) -> pathlib.
 
 def picture_names(folder: pathlib.Path) -> list[str]:
     """Returns the names of a folder's pictures, sorted; other files (Thumbs.db) do not count."""
-    return sorted(filter(_is_picture, os.listdir(folder)))
+    return sorted(filter(is_picture_name, os.listdir(folder)))
 
 
 def require_listed(listed: Collection[str], folder: pathlib.Path, label_file: pathlib.Path) -> None:
@@ -93,11 +91,7 @@ def _other_level(manual_dir: pathlib.Path, folders: Sequence[str]) -> str:
 
 
 def _holds_pictures(folder: pathlib.Path) -> bool:
-    return folder.is_dir() and any(_is_picture(entry.name) for entry in os.scandir(folder))
-
-
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(_PICTURES) and not is_clutter(name)
+    return folder.is_dir() and any(is_picture_name(entry.name) for entry in os.scandir(folder))
 
 
 def _some(names: Sequence[str], shown: int = 5) -> str:

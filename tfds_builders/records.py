@@ -17,9 +17,9 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from aima_jax.attributes import AttributeSchema
+from aima_jax.data.pictures import RECORD_FORMATS, in_threads, open_picture
 from aima_jax.text import Wording
 from tfds_builders.interruption import checked
-from tfds_builders.pictures import check_picture, in_threads, read_picture
 from tfds_builders.progress import progress
 
 # A shard is held in memory while it is written.
@@ -146,8 +146,17 @@ def _example(record: Record) -> dict[str, Any]:
     """The record as TFDS takes it, its picture read and checked."""
     image, name = record.image, record.filename
     if isinstance(image, pathlib.Path):
-        image, name = read_picture(image), image
-    check_picture(image, name)
+        name = str(image)
+        try:
+            image = image.read_bytes()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{name}: the label file lists this picture; it is missing"
+            ) from None
+    try:
+        open_picture(image, name=name, formats=RECORD_FORMATS)
+    except ValueError as error:
+        raise ValueError(f"{error}; unpack or download it again") from error
     return {
         "image": image,
         "attributes": np.asarray(record.attributes, np.uint8),

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Shaped, UInt8
 
 from aima_jax.attributes import AttributeSchema
-from aima_jax.data.decode import decode
+from aima_jax.data.pictures import RECORD_FORMATS, read_pixels
 from aima_jax.text import Wording
 from tfds_builders import prepared
 
@@ -74,7 +74,8 @@ class Split:
         if out is None:
             out = np.empty((len(indices), *image_size, 3), np.uint8)
         for image, index in zip(out, indices, strict=True):
-            decode(self.bytes(index), image_size, name=self._name(index), out=image)
+            name = self._name(index)
+            read_pixels(self.bytes(index), image_size, name=name, formats=RECORD_FORMATS, out=image)
         return out
 
     def take(self, indices: Int[np.ndarray, "subset"]) -> "Split":

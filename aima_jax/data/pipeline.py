@@ -5,10 +5,8 @@ that the batch of any step is known without those before it.
 """
 
 import contextlib
-import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 
 import grain
 import numpy as np
@@ -16,6 +14,7 @@ from jaxtyping import Int, Int32, UInt8
 from tqdm import tqdm
 
 from aima_jax.data.dataset import Split
+from aima_jax.data.pictures import in_threads
 
 Batch = dict[str, np.ndarray]
 # Writes the pictures of some indices into an array.
@@ -105,22 +104,26 @@ class TrainBatches:
         return self._indices(step, range(self.batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
-        fill = self._fill()
-
-        def load(step: int, pool: ThreadPoolExecutor) -> Batch:
-            index = self._indices(step, self._rows)
-            image = np.empty((len(index), *self.image_size, 3), np.uint8)
-            _fill_in_threads(pool, fill, index, image)
-            return {"image": image, "category": self.category[index], "index": index}
-
         steps = range(self.start_step, len(self))
-        made = _made_ahead(load, steps, threads=self._threads, prefetch=self._prefetch)
+        made = _made_ahead(
+            map(self._unfilled, steps),
+            self._fill(),
+            rows=len(self._rows),
+            threads=self._threads,
+            prefetch=self._prefetch,
+        )
         with contextlib.closing(made):
             for _ in steps:
                 asked = time.perf_counter()
                 batch = next(made)
                 self.waited += time.perf_counter() - asked
                 yield batch
+
+    def _unfilled(self, step: int) -> tuple[Batch, Int32[np.ndarray, "rows"]]:
+        """A batch that lacks its pictures yet, and which those are."""
+        index = self._indices(step, self._rows)
+        image = np.empty((len(index), *self.image_size, 3), np.uint8)
+        return {"image": image, "category": self.category[index], "index": index}, index
 
     def _indices(self, step: int, rows: range) -> Int32[np.ndarray, "batch"]:
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
@@ -165,17 +168,18 @@ def evaluation_batches(
         ValueError: the hosts do not divide a batch, or a picture cannot be decoded.
     """
     rows = _rows_of_host(batch_size, process_index, process_count)
-    fill = _decode_from(split)
 
-    def load(step: int, pool: ThreadPoolExecutor) -> Batch:
+    def unfilled(step: int) -> tuple[Batch, Int32[np.ndarray, "rows"]]:
         index = step * batch_size + np.arange(rows.start, rows.stop, dtype=np.int32)
         mask = index < len(split)
         image = np.zeros((len(rows), *image_size, 3), np.uint8)
-        _fill_in_threads(pool, fill, index[mask], image[: mask.sum()])
-        return {"image": image, "index": np.minimum(index, len(split) - 1), "mask": mask}
+        batch = {"image": image, "index": np.minimum(index, len(split) - 1), "mask": mask}
+        return batch, index[mask]
 
     steps = range(-(-len(split) // batch_size))
-    yield from _made_ahead(load, steps, threads=threads, prefetch=2)
+    yield from _made_ahead(
+        map(unfilled, steps), _decode_from(split), rows=len(rows), threads=threads, prefetch=2
+    )
 
 
 def decode_all(
@@ -199,11 +203,12 @@ def decode_all(
     if indices is None:
         indices = np.arange(len(split))
     image = np.empty((len(indices), *image_size, 3), np.uint8)
-    with (
-        _decoders(threads) as pool,
-        tqdm(desc=f"decoding {split.split}", total=len(indices), disable=None) as bar,
-    ):
-        _fill_in_threads(pool, _decode_from(split), indices, image, done=bar.update)
+    fill = _decode_from(split)
+    parts = (slice(first, first + _TASK) for first in range(0, len(indices), _TASK))
+    done = in_threads(lambda rows: fill(indices[rows], image[rows]), parts, threads=threads)
+    with tqdm(desc=f"decoding {split.split}", total=len(indices), disable=None) as bar:
+        for _ in done:
+            bar.update(min(_TASK, len(indices) - bar.n))
     return image
 
 
@@ -211,45 +216,38 @@ def _decode_from(split: Split) -> _Fill:
     return lambda indices, out: split.images(indices, out.shape[1:3], out)
 
 
-def _decoders(threads: int) -> ThreadPoolExecutor:
-    # Python holds its lock for part of a picture, so that many threads would only wait for it.
-    return ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8), thread_name_prefix="decode")
-
-
-def _fill_in_threads(
-    pool: ThreadPoolExecutor,
-    fill: _Fill,
-    indices: Int[np.ndarray, "batch"],
-    out: UInt8[np.ndarray, "batch height width 3"],
-    done: Callable[[int], object] = lambda count: None,
-) -> None:
-    """Fills `out` a few pictures a task; `done` is told how many are done."""
-
-    def task(first: int) -> int:
-        rows = slice(first, first + _TASK)
-        fill(indices[rows], out[rows])
-        return len(indices[rows])
-
-    for count in pool.map(task, range(0, len(indices), _TASK)):
-        done(count)
-
-
 def _made_ahead(
-    load: Callable[[int, ThreadPoolExecutor], Batch], steps: range, *, threads: int, prefetch: int
+    unfilled: Iterable[tuple[Batch, Int32[np.ndarray, "rows"]]],
+    fill: _Fill,
+    *,
+    rows: int,
+    threads: int,
+    prefetch: int,
 ) -> Iterator[Batch]:
-    """Yields `load(step, pool)` for each step in order, while the next ones are in the making.
+    """Yield batches in order, filled with their pictures, while the next ones are in the making.
 
-    Grain's threads each see one batch through; the work itself is done by those of the pool.
+    Args:
+        unfilled: batches of `rows` rows, and the pictures that the first of these hold.
+        fill: reads pictures into an array.
+        rows: of a batch.
+        threads: as of `in_threads`.
+        prefetch: batches made ahead.
     """
-    pool = _decoders(threads)
-    options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
-    dataset = grain.MapDataset.range(steps.start, steps.stop).map(lambda step: load(step, pool))
-    batches = iter(dataset.to_iter_dataset(options))
-    try:
-        yield from batches
-    finally:
-        batches.close()
-        pool.shutdown(cancel_futures=True)
+
+    def parts() -> Iterator[tuple[Batch, Int32[np.ndarray, "rows"], slice, bool]]:
+        for batch, index in unfilled:
+            for first in range(0, rows, _TASK):
+                yield batch, index, slice(first, first + _TASK), first + _TASK >= rows
+
+    def read(part: tuple[Batch, Int32[np.ndarray, "rows"], slice, bool]) -> Batch | None:
+        batch, index, part_rows, is_last = part
+        fill(index[part_rows], batch["image"][: len(index)][part_rows])
+        return batch if is_last else None
+
+    ahead = prefetch * -(-rows // _TASK)
+    for batch in in_threads(read, parts(), threads=threads, ahead=ahead):
+        if batch is not None:
+            yield batch
 
 
 def _rows_of_host(batch_size: int, process_index: int, process_count: int) -> range:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from aima_jax.data.decode import resize
+from aima_jax.data.pictures import open_picture, resize
 from aima_jax.files import atomic_write
 from aima_jax.losses import LOSSES
 from aima_jax.workdir import read_metrics
@@ -237,7 +237,7 @@ def _series(rows: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray,
 
 def _fit(picture: Picture) -> Image.Image:
     """Scales a picture to the height of a tile, or to its greatest width where it is wide."""
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
+    image = open_picture(picture)
     scale = min(_TILE_HEIGHT / image.height, _TILE_WIDTHS[1] / image.width)
     size = (max(1, round(scale * image.height)), max(1, round(scale * image.width)))
     return Image.fromarray(resize(image, size))

@@ -5,10 +5,10 @@ import pathlib
 import sys
 
 from aima_jax import cli
+from aima_jax.data.pictures import open_picture
 from aima_jax.evaluation.report import draw_ranking, save_picture
 from aima_jax.search.gallery import index_folder
 from aima_jax.search.person_search import PersonSearch
-from aima_jax.search.pictures import open_picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

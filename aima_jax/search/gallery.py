@@ -11,11 +11,9 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from tqdm import tqdm
 
 from aima_jax.checkpoint import MANIFEST
-from aima_jax.files import atomic_write, is_clutter
+from aima_jax.data.pictures import SUFFIXES, in_threads, is_picture_name
+from aima_jax.files import atomic_write
 from aima_jax.search.person_search import PersonSearch
-from aima_jax.search.pictures import in_threads
-
-SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +75,7 @@ def index_folder(
 
     Args:
         search: the model.
-        folder: its pictures are the files with one of `SUFFIXES`.
+        folder: its pictures are the files with one of `data.pictures.SUFFIXES`.
         index: a file that keeps the features: those that it has of the same model and of unchanged
             pictures are not computed again, and what was computed is kept even if interrupted.
 
@@ -133,9 +131,9 @@ def index_folder(
 
 def _stamps(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of each picture in a folder, by its path there, in sorted order."""
-    paths = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    stats = {path.relative_to(folder).as_posix(): path.stat() for path in paths if path.is_file()}
-    stats = {name: stat for name, stat in stats.items() if not is_clutter(name)}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    stats = {path.relative_to(folder).as_posix(): path.stat() for path in files}
+    stats = {name: stat for name, stat in stats.items() if is_picture_name(name)}
     if not stats:
         raise ValueError(f"no picture in {folder}; expected files with {', '.join(SUFFIXES)}")
     return {name: (stats[name].st_size, stats[name].st_mtime_ns) for name in sorted(stats)}

@@ -10,12 +10,12 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from aima_jax.checkpoint import Restored, load_model
-from aima_jax.data.decode import resize
+from aima_jax.data.pictures import Source as Picture
+from aima_jax.data.pictures import in_threads, open_picture, read_pixels
 from aima_jax.evaluation.encoder import Encoder
 from aima_jax.evaluation.report import draw_ranking
 from aima_jax.evaluation.similarity import top_k
 from aima_jax.parameters import flatten
-from aima_jax.search.pictures import Picture, in_threads, open_picture
 from aima_jax.text import tokenize
 
 Query = Mapping[str, Any] | str | Float[np.ndarray, "dim"]
@@ -129,7 +129,7 @@ class PersonSearch:
         self, picture: Picture, *, name: str = "the picture"
     ) -> UInt8[np.ndarray, "height width 3"]:
         """A picture in the model's `image_size`, resized as in training; see `open_picture`."""
-        return resize(open_picture(picture, name=name), self.image_size)
+        return read_pixels(picture, self.image_size, name=name)
 
     def encode_pixels(
         self, pixels: Iterable[UInt8[np.ndarray, "height width 3"]]

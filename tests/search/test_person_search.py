@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from samples import PIXEL_MEAN, PIXEL_STD, SIZE, picture, png
 
-from aima_jax.data.decode import MAX_PIXELS, decode
+from aima_jax.data.pictures import MAX_PIXELS, read_pixels
 from aima_jax.text import tokenize
 
 ATTRIBUTES = {"gender": "female", "upper_color": "red", "bag": "backpack"}
@@ -17,7 +17,7 @@ def unit(features):
 
 def test_image_features_are_those_of_the_model(search, model):
     pictures = [picture(seed, size) for seed, size in enumerate([(60, 30), (128, 64), (20, 41)])]
-    pixels = np.stack([decode(png(each), SIZE, name="") for each in pictures])
+    pixels = np.stack([read_pixels(png(each), SIZE) for each in pictures])
     normal = ((pixels / 255 - PIXEL_MEAN) / PIXEL_STD).astype(np.float32)
     expected = unit(np.asarray(model.encode_image(normal)[0]))
     features = search.encode_images(pictures)
