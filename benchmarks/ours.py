@@ -17,8 +17,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from aima_jax.allocation import give_back_memory
-from aima_jax.convert.mapping import entries_of
-from aima_jax.convert.tables import HUGGING_FACE, Row, irra
+from aima_jax.convert.layouts import HUGGING_FACE, Row, entries_of, irra
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig
 from aima_jax.models.config import OPENAI_MEAN, OPENAI_STD
 from aima_jax.parameters import Parameters, flatten

@@ -1,4 +1,4 @@
-"""CLIP's and IRRA's models in PyTorch, from their description, with their parameter names."""
+"""The CLIPs of OpenAI and open_clip, and IRRA, in PyTorch, with their parameter names."""
 
 import collections
 
@@ -13,12 +13,13 @@ class QuickGELU(nn.Module):
 
 
 class ResidualAttentionBlock(nn.Module):
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, mlp_ratio=4, activation=QuickGELU):
         super().__init__()
+        hidden = int(mlp_ratio * width)
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.ln_1 = nn.LayerNorm(width)
-        layers = [("c_fc", nn.Linear(width, 4 * width)), ("gelu", QuickGELU())]
-        layers.append(("c_proj", nn.Linear(4 * width, width)))
+        layers = [("c_fc", nn.Linear(width, hidden)), ("gelu", activation())]
+        layers.append(("c_proj", nn.Linear(hidden, width)))
         self.mlp = nn.Sequential(collections.OrderedDict(layers))
         self.ln_2 = nn.LayerNorm(width)
 
@@ -29,9 +30,9 @@ class ResidualAttentionBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, width, layers, heads):
+    def __init__(self, width, layers, heads, **options):
         super().__init__()
-        blocks = [ResidualAttentionBlock(width, heads) for _ in range(layers)]
+        blocks = [ResidualAttentionBlock(width, heads, **options) for _ in range(layers)]
         self.resblocks = nn.ModuleList(blocks)
 
     def forward(self, x, mask=None, padding=None):
@@ -41,13 +42,13 @@ class Transformer(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    def __init__(self, grid, patch, stride, width, layers, dim):
+    def __init__(self, grid, patch, stride, width, layers, dim, heads=None, **options):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, patch, stride, bias=False)
         self.class_embedding = nn.Parameter(torch.randn(width))
         self.positional_embedding = nn.Parameter(torch.randn(1 + grid[0] * grid[1], width))
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, layers, width // 64)
+        self.transformer = Transformer(width, layers, heads or width // 64, **options)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.randn(width, dim) / width**0.5)
 
@@ -137,10 +138,10 @@ class ModifiedResNet(nn.Module):
 class CLIP(nn.Module):
     """OpenAI's layout; `visual` is one of the image towers above."""
 
-    def __init__(self, visual, width, layers, dim):
+    def __init__(self, visual, width, layers, dim, heads=None, **options):
         super().__init__()
         self.visual = visual
-        self.transformer = Transformer(width, layers, width // 64)
+        self.transformer = Transformer(width, layers, heads or width // 64, **options)
         self.token_embedding = nn.Embedding(49408, width)
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(77, width))
         self.ln_final = nn.LayerNorm(width)

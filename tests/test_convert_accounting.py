@@ -13,11 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from aima_jax.convert import clip as convert_clip
-from aima_jax.convert import files, load_aima, load_clip, load_irra, load_pretrained, pretrained
+from aima_jax.convert import files, load_aima, load_clip, load_irra, load_pretrained
+from aima_jax.convert import load as loading
 from aima_jax.convert.files import Checkpoint
-from aima_jax.convert.mapping import entries_of, identity
-from aima_jax.convert.tables import HUGGING_FACE, OPENAI, OPENAI_RESNET, irra
+from aima_jax.convert.layouts import (
+    HUGGING_FACE,
+    OPENAI,
+    OPENAI_RESNET,
+    custom_text,
+    entries_of,
+    identity,
+    irra,
+)
+from aima_jax.convert.shapes import Overrides
 from aima_jax.models import (
     AIMA,
     CLIP,
@@ -29,6 +37,7 @@ from aima_jax.models import (
 )
 from aima_jax.parameters import flatten
 
+TOLD = {"activation": "quick_gelu", "vision_heads": 2, "text_heads": 1}
 # No two sizes are alike, so that a transposed array cannot pass for another.
 CONFIG = CLIPConfig(
     image_size=(96, 96),
@@ -44,6 +53,7 @@ LAYOUTS = {
     "Hugging Face": (CONFIG, HUGGING_FACE),
     "OpenAI": (CONFIG, OPENAI),
     "OpenAI ResNet": (RESNET, OPENAI_RESNET),
+    "open_clip with custom_text": (CONFIG, custom_text(OPENAI)),
     "IRRA": (WHOLE, irra(OPENAI)),
     "IRRA ResNet": (dataclasses.replace(WHOLE, clip=RESNET), irra(OPENAI_RESNET)),
     "AIMA": (WHOLE, None),
@@ -68,20 +78,22 @@ SHAPES = {name: shapes_in(*layout) for name, layout in LAYOUTS.items()}
 
 def load(shapes, monkeypatch, config=None, metadata=None):
     """Loads a CLIP from a checkpoint that was never written."""
+    sidecars = {} if config is None else {"config.json": config}
+    told = TOLD if config is None else {}
     with monkeypatch.context() as patch:
-        unwritten(patch, convert_clip, shapes, config, metadata)
-        return load_clip("weights.file", image_size=None)
+        unwritten(patch, shapes, sidecars, metadata)
+        return load_clip("weights.file", image_size=None, **told)
 
 
-def unwritten(patch, module, shapes, config=None, metadata=None):
+def unwritten(patch, shapes, sidecars=None, metadata=None):
     checkpoint = Checkpoint(
         "weights.file",
         shapes,
         lambda name: np.broadcast_to(np.float32(1), shapes[name]),
-        config,
+        sidecars or {},
         metadata or {},
     )
-    patch.setattr(module, "open_checkpoint", lambda *_, **__: checkpoint)
+    patch.setattr(loading, "open_checkpoint", lambda *_, **__: checkpoint)
 
 
 def load_any(shapes, config, table):
@@ -89,8 +101,15 @@ def load_any(shapes, config, table):
     clip = config if isinstance(config, CLIPConfig) else config.clip
     metadata = {"aima": "1", "config": json.dumps(config.to_dict())} if table is None else {}
     with pytest.MonkeyPatch().context() as patch:
-        unwritten(patch, pretrained, shapes, metadata=metadata)
-        return load_pretrained("weights.file", num_categories=7, image_size=clip.image_size).config
+        unwritten(patch, shapes, metadata=metadata)
+        return load_pretrained(
+            "weights.file",
+            num_categories=7,
+            image_size=clip.image_size,
+            vision_heads=clip.vision.heads,
+            text_heads=clip.text.heads,
+            activation="quick_gelu",
+        ).config
 
 
 @pytest.mark.parametrize("layout", SHAPES)
@@ -100,6 +119,7 @@ def test_a_sound_checkpoint_tells_its_own_shape(layout):
         "Hugging Face": ("logit_scale", "text_model.embeddings.position_ids"),
         "OpenAI": ("logit_scale", "context_length"),
         "OpenAI ResNet": ("input_resolution", "visual.bn1.num_batches_tracked"),
+        "open_clip with custom_text": ("logit_scale", "text.attn_mask"),
         "IRRA": ("base_model.logit_scale",),
         "IRRA ResNet": ("base_model.visual.layer1.0.bn1.num_batches_tracked",),
         "AIMA": (),
@@ -159,12 +179,12 @@ def test_all_problems_are_listed_at_once(monkeypatch):
     shapes = dict(SHAPES["OpenAI"])
     for key in ("ln_final.bias", "visual.transformer.resblocks.1.mlp.c_fc.weight"):
         del shapes[key]
-    shapes |= {"visual.proj": (3, 192), "stray": (1,), "text_decoder.weight": (2, 2)}
+    shapes |= {"visual.proj": (3, 192), "stray": (1,), "word_decoder.weight": (2, 2)}
     with pytest.raises(ValueError) as error:
         load(shapes, monkeypatch)
     assert str(error.value).splitlines()[1:] == [
         "  missing (2): ln_final.bias, visual.transformer.resblocks.1.mlp.c_fc.weight",
-        "  unexpected (2): stray, text_decoder.weight",
+        "  unexpected (2): stray, word_decoder.weight",
         "  of wrong shape (1): visual.proj is (3, 192), expected (128, 192)",
     ]
 
@@ -183,7 +203,10 @@ def test_a_missing_last_block_is_noticed_where_a_config_counts_them(monkeypatch)
     shapes = {
         k: v for k, v in SHAPES["Hugging Face"].items() if "text_model.encoder.layers.2" not in k
     }
-    config = {"text_config": {"num_attention_heads": 1, "num_hidden_layers": 3}}
+    config = {
+        "vision_config": {"num_attention_heads": 2},
+        "text_config": {"num_attention_heads": 1, "num_hidden_layers": 3},
+    }
     with pytest.raises(ValueError, match=r"text_config.num_hidden_layers is 3, expected 2"):
         load(shapes, monkeypatch, config)
 
@@ -216,6 +239,7 @@ def test_strangers_are_named(monkeypatch):
     whole = SHAPES["Hugging Face"]
     text = {k: v for k, v in whole.items() if k.startswith("text_")}
     image = {k: v for k, v in whole.items() if k.startswith("vis")}
+    prefixed = SHAPES["open_clip with custom_text"]
     resnet = {"layer1.0.conv1.weight": (64, 64, 1, 1)}
     for shapes, config, message in (
         (text, None, "text tower alone"),
@@ -225,6 +249,11 @@ def test_strangers_are_named(monkeypatch):
         (whole | {"logit_bias": (1,)}, "siglip", "SigLIP"),
         (whole | {"logit_bias": (1,)}, None, "SigLIP"),
         (whole, "chinese_clip", "'chinese_clip' model"),
+        (SHAPES["OpenAI"] | {"text_decoder.ln_final.bias": (1,)}, None, "a CoCa"),
+        (SHAPES["OpenAI"] | {"visual.attn_pool.query": (1, 1)}, None, "pools by attention"),
+        (prefixed | {"text.cls_emb": (64,)}, None, "class token"),
+        ({"visual.trunk.norm.bias": (1,)}, None, "image tower of timm"),
+        ({"text.transformer.embeddings.bias": (1,)}, None, "text tower of transformers"),
         (resnet, None, "layer1.0.conv1.weight"),
         ({}, None, "nothing in it"),
         ({"base_model.logit_scale": ()}, None, "load_irra"),
@@ -233,6 +262,28 @@ def test_strangers_are_named(monkeypatch):
             load(shapes, monkeypatch, config and {"model_type": config})
     with pytest.raises(ValueError, match="load_aima"):
         load({}, monkeypatch, metadata={"aima": "1"})
+
+
+OPENAI_SIZES = {"input_resolution": (), "context_length": (), "vocab_size": ()}
+
+
+@pytest.mark.parametrize("name", ["ViT-B/32", "RN50"])
+def test_openai_s_own_archives_need_no_word_and_nothing_else_passes_for_one(name, monkeypatch):
+    preset = CLIPConfig.preset(name)
+    shapes = shapes_in(preset, OPENAI_RESNET if name == "RN50" else OPENAI)
+
+    def load_alone(shapes):
+        with monkeypatch.context() as patch:
+            unwritten(patch, shapes)
+            return loading.clip_source(loading.open_checkpoint("weights.file"), Overrides())[0]
+
+    assert load_alone(shapes | OPENAI_SIZES) == preset
+    fewer_blocks = {k: v for k, v in shapes.items() if "transformer.resblocks.11." not in k}
+    for other in (shapes, shapes | {"input_resolution": ()}, fewer_blocks | OPENAI_SIZES):
+        with pytest.raises(
+            ValueError, match=r"not beyond doubt OpenAI's own.*config\.model\.activ"
+        ):
+            load_alone(other)
 
 
 def test_damaged_and_strange_files_are_named(tmp_path):
@@ -246,8 +297,8 @@ def test_damaged_and_strange_files_are_named(tmp_path):
             load_clip(tmp_path)
     path.write_bytes(sound)
     for load_other, message in (
-        (load_aima, "no whole AIMA model"),
-        (load_irra, "no checkpoint of"),
+        (load_aima, "not a whole AIMA model"),
+        (load_irra, "not a checkpoint of"),
     ):
         with pytest.raises(ValueError, match=message):
             load_other(path)
@@ -336,13 +387,13 @@ def test_what_is_in_hugging_face_s_cache_needs_no_network(tmp_path, monkeypatch)
     snapshot = folder / "snapshots" / commit
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(FileNotFoundError, match="some/clip is no path here"):
+    with pytest.raises(FileNotFoundError, match="some/clip is not a path here"):
         files.open_checkpoint("some/clip")
     (snapshot / "model.safetensors.index.json").write_text('{"weight_map": {"a": "1.safetensors"}}')
     save_file({"a": np.ones(3, np.float32)}, snapshot / "1.safetensors")
     checkpoint = files.open_checkpoint("some/clip")
     assert dict(checkpoint.shapes) == {"a": (3,)}
-    assert checkpoint.config == {"model_type": "clip"}
+    assert checkpoint.sidecars == {"config.json": {"model_type": "clip"}}
 
 
 def test_without_pytorch_its_files_are_refused_with_the_way_out(tmp_path, monkeypatch):

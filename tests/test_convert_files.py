@@ -77,18 +77,27 @@ def test_a_single_file_takes_the_config_beside_it(clip, folder):
     assert_same(clip, loaded)
 
 
-def test_without_a_config_heads_are_of_64_channels_unless_given(clip, folder, tmp_path):
+def test_without_a_config_what_arrays_cannot_tell_is_asked_for_by_name(
+    clip, folder, tmp_path, caplog
+):
     path = tmp_path / "alone.safetensors"
     path.write_bytes((folder / "model.safetensors").read_bytes())
-    config, _ = load_clip(path, image_size=None)
-    assert (config.vision.heads, config.text.heads) == (1, 1)
-    assert (config.vision.activation, config.text.activation) == ("quick_gelu", "quick_gelu")
-    config, loaded = load_clip(
-        path, image_size=None, vision_heads=4, text_heads=2, activation="gelu"
-    )
+    told = {"vision_heads": 4, "text_heads": 2, "activation": "gelu"}
+    for missing in ({*told}, {"activation"}, {"vision_heads", "text_heads"}):
+        with pytest.raises(ValueError, match=r"alone\.safetensors does not tell") as refused:
+            load_clip(path, **{name: told[name] for name in told.keys() - missing})
+        named = {name for name in told if f"config.model.{name}" in str(refused.value)}
+        assert named == missing
+    config, loaded = load_clip(path, image_size=None, **told)
     assert (config.vision.heads, config.text.heads) == (4, 2)
     assert (config.vision.activation, config.text.activation) == ("gelu", "gelu")
     assert_same(clip, loaded)
+    assert "how its pixels were normalised" in caplog.text
+    caplog.clear()
+    pixels = {"pixel_mean": (0.5, 0.5, 0.5), "pixel_std": (0.5, 0.25, 0.5)}
+    config, _ = load_clip(path, image_size=None, **told, **pixels)
+    assert (config.vision.pixel_mean, config.vision.pixel_std) == tuple(pixels.values())
+    assert not caplog.text
 
 
 def test_an_index_of_several_files_is_one_checkpoint(clip, folder, tmp_path):
@@ -126,6 +135,7 @@ def test_whole_numbers_are_no_weights(folder, tmp_path):
     arrays = load_file(folder / "model.safetensors")
     arrays["text_model.final_layer_norm.bias"] = np.ones(64, np.int8)
     save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(ValueError, match=r"final_layer_norm.bias holds int8"):
         load_clip(tmp_path / "model.safetensors")
 
@@ -134,6 +144,7 @@ def test_numbers_that_are_not_finite_are_no_weights(folder, tmp_path):
     content = bytearray((folder / "model.safetensors").read_bytes())
     content[-4000:] = b"\xff" * 4000
     (tmp_path / "model.safetensors").write_bytes(content)
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(ValueError, match=r"not finite: the file is damaged"):
         load_clip(tmp_path / "model.safetensors")
 

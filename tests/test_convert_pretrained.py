@@ -10,8 +10,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from aima_jax.convert import save_aima, save_clip
-from aima_jax.convert.mapping import entries_of
-from aima_jax.convert.tables import OPENAI, OPENAI_RESNET, irra
+from aima_jax.convert.layouts import OPENAI, OPENAI_RESNET, entries_of, irra
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from aima_jax.models import resize_positions as resize
 from aima_jax.parameters import bind, flatten
@@ -60,8 +59,9 @@ def save_as(model, table, path):
     return path
 
 
-def start(weights, image_size, categories=3, **fields):
+def start(weights, image_size, categories=3, model=None, **fields):
     config = synthetic.get_config()
+    config.model.update(model or {})
     config.update({"weights": str(weights), "image_size": image_size, "seed": 5} | fields)
     skeleton, params = initial_parameters(config, categories, make_mesh(data=4, fsdp=2))
     expected = {name: x.shape for name, x in flatten(skeleton).items()}
@@ -84,7 +84,10 @@ def save_resnet(model, folder):
 def test_a_run_starts_from_a_clip_and_draws_the_rest(config, save, tmp_path):
     model = random_aima(config)
     weights = save(model, tmp_path)
-    skeleton, params = start(weights, config.clip.image_size)
+    told = {"activation": "quick_gelu", "vision_heads": 8, "text_heads": 1}
+    skeleton, params = start(
+        weights, config.clip.image_size, model=told if save is save_resnet else {}
+    )
     assert skeleton.config.clip == config.clip
     assert skeleton.config.fusion_depth == synthetic.get_config().model.fusion_depth
     for name, x in flatten(model.clip).items():

@@ -34,6 +34,10 @@ def hugging_face():
     return reference.randomise(transformers.CLIPModel(config))
 
 
+# What a state dict in OpenAI's layout does not tell.
+TOLD = {"activation": "quick_gelu", "vision_heads": 1, "text_heads": 1}
+
+
 @pytest.fixture(scope="module")
 def openai():
     torch.manual_seed(0)
@@ -103,7 +107,7 @@ def test_hugging_face_weights_in_pytorch_s_format(file, hugging_face, tmp_path):
 def test_openai_s_layout_in_every_wrapping(openai, tmp_path):
     images = torch.randn(2, 3, 32, 32)
     torch.save(openai.state_dict(), tmp_path / "plain.pt")
-    _, clip = load_clip(tmp_path / "plain.pt", image_size=None)
+    _, clip = load_clip(tmp_path / "plain.pt", image_size=None, **TOLD)
     with torch.no_grad():
         expected = openai.visual(images)
     _, tokens = clip.encode_image(images.permute(0, 2, 3, 1).numpy())
@@ -111,11 +115,11 @@ def test_openai_s_layout_in_every_wrapping(openai, tmp_path):
 
     parallel = {f"module.{name}": x for name, x in openai.state_dict().items()}
     torch.save({"epoch": 1, "state_dict": parallel}, tmp_path / "parallel.pt")
-    assert_same(clip, load_clip(tmp_path / "parallel.pt", image_size=None)[1])
+    assert_same(clip, load_clip(tmp_path / "parallel.pt", image_size=None, **TOLD)[1])
 
     half = {name: x.half() for name, x in openai.state_dict().items()}
     torch.save(half, tmp_path / "half.pt")
-    _, widened = load_clip(tmp_path / "half.pt", image_size=None)
+    _, widened = load_clip(tmp_path / "half.pt", image_size=None, **TOLD)
     for name, x in flatten(widened).items():
         assert np.array_equal(x, np.asarray(flatten(clip)[name], np.float16).astype(np.float32))
 
@@ -139,8 +143,8 @@ def test_a_torchscript_archive_needs_trust(openai, tmp_path):
     with pytest.raises(ValueError, match="trust_weights=True"):
         load_clip(tmp_path / "ViT.pt")
     torch.save(openai.state_dict(), tmp_path / "plain.pt")
-    _, expected = load_clip(tmp_path / "plain.pt")
-    _, clip = load_clip(tmp_path / "ViT.pt", trust_weights=True)
+    _, expected = load_clip(tmp_path / "plain.pt", **TOLD)
+    _, clip = load_clip(tmp_path / "ViT.pt", trust_weights=True, **TOLD)
     assert_same(expected, clip)
 
 

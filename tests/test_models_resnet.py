@@ -23,7 +23,8 @@ def their_clip(layers=(2, 1, 2, 1), grid=(2, 2), dim=64, width=32):
 def convert(model, folder, **arguments):
     torch.save(model.state_dict(), folder / "resnet.pt")
     mesh = make_mesh(devices=jax.devices()[:1])
-    return load_clip(folder / "resnet.pt", mesh=mesh, **arguments)
+    told = {"activation": "quick_gelu", "vision_heads": model.visual.attnpool.heads}
+    return load_clip(folder / "resnet.pt", mesh=mesh, text_heads=1, **told, **arguments)
 
 
 def assert_close(ours, theirs, tolerance=1e-5):

@@ -9,10 +9,9 @@ import numpy as np
 from aima_jax import cli
 from aima_jax.checkpoint import load_model
 from aima_jax.convert.aima import is_aima, load_aima, save_aima
-from aima_jax.convert.clip import load_clip
 from aima_jax.convert.files import open_checkpoint
 from aima_jax.convert.huggingface import save_clip
-from aima_jax.convert.irra import load_irra
+from aima_jax.convert.load import load_clip, load_irra
 from aima_jax.convert.verify import verify
 
 

@@ -58,7 +58,7 @@ def load_aima(path: str | pathlib.Path, *, mesh: Mesh | None = None) -> Exported
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or no export of AIMA.
+        ValueError: it is damaged, or is not an export of AIMA.
     """
     checkpoint = open_checkpoint(path)
     source = aima_source(checkpoint)
@@ -84,11 +84,11 @@ def aima_source(checkpoint: Checkpoint) -> AIMAConfig:
     """
     if not is_aima(checkpoint):
         raise ValueError(
-            f"{checkpoint.path} is no whole AIMA model of format {FORMAT}, as save_aima writes it"
+            f"{checkpoint.path} is not a whole AIMA model of format {FORMAT}, as of save_aima"
         )
     try:
         return AIMAConfig.from_dict(json.loads(checkpoint.metadata["config"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{checkpoint.path} has no config of an AIMA model in it: {error}"
+            f"{checkpoint.path} does not hold the config of an AIMA model: {error}"
         ) from None

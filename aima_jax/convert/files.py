@@ -1,5 +1,6 @@
-"""Checkpoint files: where they lie, and how their arrays are read one at a time."""
+"""Checkpoint files: where they are, and how their arrays are read one at a time."""
 
+import contextlib
 import json
 import pathlib
 import pickle
@@ -12,19 +13,33 @@ from typing import Any
 
 import numpy as np
 
-from aima_jax.files import atomic_write
+from aima_jax.convert.sidecars import HUGGING_FACE_FILE, OPEN_CLIP_FILE, PREPROCESSOR_FILE
+from aima_jax.files import atomic_write, user_path
 
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+# Names of weights in a folder or on the hub, by the file beside them that says what they are.
+WEIGHTS = {
+    HUGGING_FACE_FILE: (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ),
+    OPEN_CLIP_FILE: (
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.safetensors",
+        "open_clip_pytorch_model.bin",
+    ),
+}
+ALL_WEIGHTS = tuple(name for names in WEIGHTS.values() for name in names)
+SIDECARS = (HUGGING_FACE_FILE, PREPROCESSOR_FILE, OPEN_CLIP_FILE)
 DAMAGED = "{path} is truncated or damaged ({reason}): fetch or copy it again"
 TORCH_NEEDED = (
     "reading {path} needs PyTorch, which is not installed: pip install torch, or take a "
     "safetensors file, which needs none"
 )
+
+
+Sidecars = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -35,30 +50,30 @@ class Checkpoint:
         path: for messages.
         shapes: by name.
         read: gives one array.
-        config: what config.json beside it holds, if there is one.
+        sidecars: the files of `SIDECARS` beside it, by name, as far as they are there.
         metadata: of a safetensors file.
     """
 
     path: pathlib.Path
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
-    config: Mapping[str, Any] | None = None
+    sidecars: Sidecars = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_checkpoint(name_or_path: str | pathlib.Path, *, trust_weights: bool = False) -> Checkpoint:
-    """Opens a Hugging Face id, a folder in that layout, or a file.
+    """Open a Hugging Face id, a folder, or a file.
 
     Args:
-        name_or_path: as "openai/clip-vit-base-patch16"; or a folder with config.json and weights;
-            or a safetensors file, the index of several, or a file of PyTorch.
+        name_or_path: as "openai/clip-vit-base-patch16"; or a folder with weights and the config
+            they came with; or a safetensors file, the index of several, or a file of PyTorch.
         trust_weights: open TorchScript archives, which can run code.
 
     Raises:
         FileNotFoundError: there is no such file, or no network to fetch it.
         ValueError: the file is damaged, or cannot be read without trust or without PyTorch.
     """
-    path = pathlib.Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     if not path.exists():
         if not _is_hub_id(str(name_or_path)):
             raise FileNotFoundError(
@@ -68,10 +83,11 @@ def open_checkpoint(name_or_path: str | pathlib.Path, *, trust_weights: bool = F
         path = _fetch(str(name_or_path))
     elif path.is_dir():
         path = _weights_in(path)
-    config = _read_json(path.parent / "config.json")
+    found = {name: _read_json(path.parent / name) for name in SIDECARS}
+    sidecars = {name: content for name, content in found.items() if content is not None}
     if path.name.endswith(".index.json"):
-        return _open_sharded(path, config)
-    return _open_file(path, config, trust_weights)
+        return _open_sharded(path, sidecars)
+    return _open_file(path, sidecars, trust_weights)
 
 
 def _is_hub_id(name: str) -> bool:
@@ -80,10 +96,10 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _weights_in(folder: pathlib.Path) -> pathlib.Path:
-    for name in WEIGHTS:
+    for name in ALL_WEIGHTS:
         if (folder / name).exists():
             return folder / name
-    raise FileNotFoundError(f"no weights in {folder}: expected one of {', '.join(WEIGHTS)}")
+    raise FileNotFoundError(f"no weights in {folder}: expected one of {', '.join(ALL_WEIGHTS)}")
 
 
 def _fetch(name: str) -> pathlib.Path:
@@ -101,15 +117,16 @@ def _fetch(name: str) -> pathlib.Path:
         ) from None
     except errors.RemoteEntryNotFoundError:
         raise FileNotFoundError(
-            f"{name} on the Hugging Face hub holds no model: expected config.json and one of "
-            f"{', '.join(WEIGHTS)}"
+            f"{name} on the Hugging Face hub holds no model: expected {HUGGING_FACE_FILE} or "
+            f"{OPEN_CLIP_FILE}, and one of {', '.join(ALL_WEIGHTS)}"
         ) from None
     except Exception as error:  # whatever stood in the way: each version has errors of its own
         raise FileNotFoundError(
-            f"{name} is no path here, is not in the Hugging Face cache, and could not be fetched "
+            f"{name} is not a path here, not in the Hugging Face cache, and could not be fetched "
             f"({_reason(error)}). On a machine with network open "
-            f"https://huggingface.co/{name}/tree/main, put config.json and model.safetensors (or "
-            "pytorch_model.bin) into a folder here, and name that folder instead"
+            f"https://huggingface.co/{name}/tree/main, put config.json, preprocessor_config.json "
+            "and model.safetensors (or pytorch_model.bin) into a folder here, or "
+            "open_clip_config.json and its weights, and name that folder instead"
         ) from None
 
 
@@ -119,19 +136,37 @@ def _from_hub(name: str, *, cached: bool) -> pathlib.Path:
     from huggingface_hub import errors
 
     fetch = partial(huggingface_hub.hf_hub_download, name, local_files_only=cached)
-    fetch("config.json")
-    for file in WEIGHTS:
+    absent: Exception | None = None
+    for config, names in WEIGHTS.items():
         try:
-            path = pathlib.Path(fetch(file))
-            if path.name.endswith(".index.json"):
-                for shard in sorted(set(_weight_map(path).values())):
-                    fetch(shard)
-            return path
+            fetch(config)
         except errors.EntryNotFoundError as error:
-            absent = error
-            if isinstance(error, errors.LocalEntryNotFoundError) and not cached:
-                break  # no network
+            absent = absent or error
+            continue
+        for file in names:
+            try:
+                path = pathlib.Path(fetch(file))
+                if path.name.endswith(".index.json"):
+                    for shard in sorted(set(_weight_map(path).values())):
+                        fetch(shard)
+                if config == HUGGING_FACE_FILE:
+                    _fetch_preprocessor(name)
+                return path
+            except errors.EntryNotFoundError as error:
+                absent = error
+                if isinstance(error, errors.LocalEntryNotFoundError) and not cached:
+                    raise  # no network
     raise absent
+
+
+def _fetch_preprocessor(name: str) -> None:
+    """Bring the pixel statistics beside the weights, where the hub has them and can be reached."""
+    import huggingface_hub
+
+    known = huggingface_hub.try_to_load_from_cache(name, PREPROCESSOR_FILE)
+    if known is None:  # neither there nor known to be absent
+        with contextlib.suppress(Exception):  # each version has errors of its own
+            huggingface_hub.hf_hub_download(name, PREPROCESSOR_FILE, local_files_only=False)
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
@@ -149,18 +184,18 @@ def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
 def _weight_map(index: pathlib.Path) -> dict[str, str]:
     content = _read_json(index)
     if content is None or not isinstance(content.get("weight_map"), dict):
-        raise ValueError(f'{index} is no index of weights: expected "weight_map" in it')
+        raise ValueError(f'{index} is not an index of weights: expected "weight_map" in it')
     return content["weight_map"]
 
 
-def _open_sharded(index: pathlib.Path, config: Mapping[str, Any] | None) -> Checkpoint:
-    """Several files with one index that says which array lies where."""
+def _open_sharded(index: pathlib.Path, sidecars: Sidecars) -> Checkpoint:
+    """Open several files with one index that says which array is in which."""
     weight_map = _weight_map(index)
     files = {}
     for name in sorted(set(weight_map.values())):
         if not (index.parent / name).exists():
             raise FileNotFoundError(f"{index} names {name}, which is not beside it")
-        files[name] = _open_file(index.parent / name, config, trust_weights=False)
+        files[name] = _open_file(index.parent / name, sidecars, trust_weights=False)
     listed = {(key, name) for key, name in weight_map.items()}
     held = {(key, name) for name, file in files.items() for key in file.shapes}
     if listed != held:
@@ -170,20 +205,18 @@ def _open_sharded(index: pathlib.Path, config: Mapping[str, Any] | None) -> Chec
         index,
         {key: files[name].shapes[key] for key, name in weight_map.items()},
         lambda key: files[weight_map[key]].read(key),
-        config,
+        sidecars,
     )
 
 
-def _open_file(
-    path: pathlib.Path, config: Mapping[str, Any] | None, trust_weights: bool
-) -> Checkpoint:
+def _open_file(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> Checkpoint:
     if path.suffix == ".safetensors":
-        return _open_safetensors(path, config)
-    return _open_torch(path, config, trust_weights)
+        return _open_safetensors(path, sidecars)
+    return _open_torch(path, sidecars, trust_weights)
 
 
-def _open_safetensors(path: pathlib.Path, config: Mapping[str, Any] | None) -> Checkpoint:
-    """Maps a file into memory; each array is read when it is asked for."""
+def _open_safetensors(path: pathlib.Path, sidecars: Sidecars) -> Checkpoint:
+    """Map a file into memory; each array is read when it is asked for."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -191,13 +224,13 @@ def _open_safetensors(path: pathlib.Path, config: Mapping[str, Any] | None) -> C
     except SafetensorError as error:
         raise ValueError(DAMAGED.format(path=path, reason=error)) from None
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    return Checkpoint(path, shapes, file.get_tensor, config, file.metadata() or {})
+    return Checkpoint(path, shapes, file.get_tensor, sidecars, file.metadata() or {})
 
 
 def write_safetensors(
     path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a file that is either whole or not there, and its folder if need be.
+    """Write a file, complete or not at all, and its folder if need be.
 
     Raises:
         OSError: it cannot be written.
@@ -214,16 +247,14 @@ def write_safetensors(
         raise OSError(f"{path} could not be written: {error}") from None
 
 
-def _open_torch(
-    path: pathlib.Path, config: Mapping[str, Any] | None, trust_weights: bool
-) -> Checkpoint:
-    """Reads a state dict, or a TorchScript archive where it is trusted."""
-    zipped = zipfile.is_zipfile(path)  # files older than PyTorch 1.6 are no archives
+def _open_torch(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> Checkpoint:
+    """Read a state dict, or a TorchScript archive where it is trusted."""
+    zipped = zipfile.is_zipfile(path)  # files older than PyTorch 1.6 are not archives
     script = zipped and _is_torchscript(path)
     if script and not trust_weights:
         raise ValueError(
             f"{path} is a TorchScript archive, which can run code: if you know where it is from, "
-            "set trust_weights=True (--trust-weights, or --config.trust_weights=True of run.py)"
+            "set trust_weights=True (--trust_weights, or --config.trust_weights=True of run.py)"
         )
     try:
         import torch
@@ -247,7 +278,7 @@ def _open_torch(
         tensor = state[name].detach()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
-    return Checkpoint(path, {name: tuple(x.shape) for name, x in state.items()}, read, config)
+    return Checkpoint(path, {name: tuple(x.shape) for name, x in state.items()}, read, sidecars)
 
 
 def _reason(error: Exception) -> str:
@@ -256,7 +287,7 @@ def _reason(error: Exception) -> str:
 
 
 def _is_torchscript(path: pathlib.Path) -> bool:
-    """Tells it from a state dict, once the checksums are right, which PyTorch leaves unchecked."""
+    """Tell it from a state dict, once the checksums are right, which PyTorch leaves unchecked."""
     try:
         with zipfile.ZipFile(path) as archive:
             if broken := archive.testzip():
@@ -268,7 +299,7 @@ def _is_torchscript(path: pathlib.Path) -> bool:
 
 
 def _state_dict(path: pathlib.Path, content: Any) -> dict[str, Any]:
-    """Takes the weights out of what training code saved around them."""
+    """Take the weights out of what training code saved around them."""
     for wrapping in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
             content = content[wrapping]

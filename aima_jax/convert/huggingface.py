@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from aima_jax.convert.files import write_safetensors
-from aima_jax.convert.mapping import entries_of
-from aima_jax.convert.tables import HUGGING_FACE
+from aima_jax.convert.layouts import HUGGING_FACE, entries_of
 from aima_jax.models import CLIP, END_OF_TEXT, CLIPConfig, ViTConfig
 from aima_jax.parameters import flatten
 from aima_jax.text import tokenizer

@@ -1,26 +1,23 @@
-"""A model out of a checkpoint of known shape and layout, in the shape that is wanted."""
+"""Reading a model whose shape and layout are known, with every key of both sides accounted for."""
 
 import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from aima_jax.convert.files import Checkpoint
-from aima_jax.convert.mapping import (
-    check_complete,
-    entries_of,
-    identity,
-    place,
-    read_parameters,
-)
-from aima_jax.convert.tables import Row
+from aima_jax.convert.layouts import HARMLESS, Entry, Row, Shape, entries_of, identity
 from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig, resize_positions
 from aima_jax.models.positions import Resize
 from aima_jax.parameters import Parameters, bind, flatten
 from aima_jax.platform import platform_of
+from aima_jax.sharding import put_whole, state_shardings
 
 Config = TypeVar("Config", CLIPConfig, AIMAConfig)
 POSITIONS = ("vision.position_embedding", "vision.attention_pool.position_embedding")
@@ -118,4 +115,90 @@ def _new_classifier(config: AIMAConfig, seed: int, mesh: Mesh | None) -> Paramet
         params = flatten(AIMA(config, rngs=nnx.Rngs(seed)))
         return {name: x for name, x in params.items() if name.startswith("classifier.")}
 
-    return {name: place(np.asarray(x), mesh) for name, x in draw().items()}
+    return {name: put(np.asarray(x), mesh) for name, x in draw().items()}
+
+
+def check_complete(
+    checkpoint: Checkpoint,
+    entries: Sequence[Entry],
+    expected: Mapping[str, Shape],
+    *,
+    what: str,
+) -> None:
+    """Sees to it that a file holds what a model needs, and nothing else.
+
+    Args:
+        entries: how the names of the model are called in the file.
+        expected: shapes of the model's arrays by our names.
+        what: the model in words, for the message.
+
+    Raises:
+        ValueError: it lists every key that is missing, unexpected or of wrong shape.
+    """
+    needed = {entry.theirs: entry.their_shape(expected[entry.ours[0]]) for entry in entries}
+    extra = checkpoint.shapes.keys() - needed.keys()
+    problems = {
+        "missing": sorted(needed.keys() - checkpoint.shapes.keys()),
+        "unexpected": sorted(
+            name for name in extra if not any(re.fullmatch(key, name) for key in HARMLESS)
+        ),
+        "of wrong shape": [
+            f"{name} is {checkpoint.shapes[name]}, expected {shape}"
+            for name, shape in sorted(needed.items())
+            if name in checkpoint.shapes and checkpoint.shapes[name] != shape
+        ],
+    }
+    if any(problems.values()):
+        raise ValueError(
+            f"{checkpoint.path} does not hold {what}:"
+            + "".join(
+                f"\n  {problem} ({len(names)}): {', '.join(names)}"
+                for problem, names in problems.items()
+                if names
+            )
+        )
+
+
+def read_parameters(
+    checkpoint: Checkpoint,
+    entries: Sequence[Entry],
+    *,
+    mesh: Mesh | None,
+    change: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array,
+) -> Parameters:
+    """Reads arrays one after the other, each straight to its place.
+
+    Args:
+        checkpoint: checked by `check_complete`.
+        entries: what to read.
+        mesh: the devices that the arrays are spread over; the default device if None.
+        change: what is done to an array of ours before it is placed.
+
+    Raises:
+        ValueError: an array holds whole numbers, or some that are not finite.
+    """
+    params = {}
+    for entry in entries:
+        array = checkpoint.read(entry.theirs)
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(
+                f"{checkpoint.path}: {entry.theirs} holds {array.dtype}, expected floating-point "
+                "numbers"
+            )
+        for name, part in zip(entry.ours, entry.split(array), strict=True):
+            part = np.ascontiguousarray(part, np.float32)
+            if not np.isfinite(part).all():
+                raise ValueError(
+                    f"{checkpoint.path}: {entry.theirs} has numbers that are not finite: the file "
+                    "is damaged, or its training came to nothing"
+                )
+            params[name] = put(change(name, part), mesh)
+    return params
+
+
+def put(array: np.ndarray, mesh: Mesh | None) -> jax.Array:
+    """Puts an array on the devices of a mesh, each of which takes its own part of it."""
+    if mesh is None:
+        return jnp.array(array)
+    sharding = state_shardings(jax.ShapeDtypeStruct(array.shape, array.dtype), mesh)
+    return put_whole(array, sharding)

@@ -1,95 +1,176 @@
-"""The shape of a CLIP model, read from its arrays and from Hugging Face's config."""
+"""The shape of the CLIP in a checkpoint: from its arrays, the files beside it, and a person's word.
+
+Arrays do not tell how many heads attend over them, what activation is between them, or how pixels
+were normalised. Nothing of that is guessed: `read_shape` refuses what nobody has said.
+"""
 
 import collections
+import dataclasses
+import logging
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from aima_jax.models import END_OF_TEXT, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
-from aima_jax.models.config import Activation
+from aima_jax.convert.layouts import Shape
+from aima_jax.convert.sidecars import StatedConfig
+from aima_jax.models import CLIPConfig, ResNetConfig, TextConfig, ViTConfig
+from aima_jax.models.config import OPENAI_MEAN, OPENAI_STD, Activation, Channels
 
-Shape = tuple[int, ...]
-
-VOCABULARY = 49408
 CONTEXT_LENGTH = 77
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the arrays alone cannot tell; None takes the config's word, or CLIP's custom.
+    """What a person says of a checkpoint; None leaves it to the files.
 
     Attributes:
-        vision_heads, text_heads: attention heads; width / 64 by custom.
-        activation: QuickGELU by custom.
-        grid: rows and columns of the position table; a square by custom.
+        vision_heads, text_heads: attention heads.
+        activation: of both towers.
+        pixel_mean, pixel_std: statistics of the pixels, red, green and blue, of values in 0…1.
+        grid: rows and columns of the position table.
         image_size, patch_stride: what the position table was made for, which tells the grid too.
     """
 
     vision_heads: int | None = None
     text_heads: int | None = None
     activation: Activation | None = None
+    pixel_mean: Channels | None = None
+    pixel_std: Channels | None = None
     grid: tuple[int, int] | None = None
     image_size: tuple[int, int] | None = None
     patch_stride: int | None = None
 
+    def applied(self, config: CLIPConfig) -> CLIPConfig:
+        """A config with what is said of its towers."""
+        return config.with_towers(
+            activation=self.activation,
+            vision_heads=self.vision_heads,
+            text_heads=self.text_heads,
+            pixel_mean=self.pixel_mean,
+            pixel_std=self.pixel_std,
+        )
+
 
 def read_shape(
-    found: Mapping[str, Shape], config: Mapping[str, Any] | None, overrides: Overrides, where: str
+    found: Mapping[str, Shape], stated: StatedConfig, overrides: Overrides, where: str
 ) -> CLIPConfig:
-    """Reads the shape of the model that a checkpoint was saved from.
+    """Read the shape of the model that a checkpoint was saved from.
 
-    Each size is what most arrays say, so that the accounting can name the one that is amiss.
+    Each size is what most arrays say, so that the accounting can name the one that is wrong.
 
     Args:
         found: shapes by our names, as far as the file has them.
-        config: Hugging Face's config.json, which the arrays must agree with.
-        overrides: from the user.
-        where: names the file in messages.
+        stated: what the files beside it say, which the arrays must agree with.
+        overrides: from the person; they win.
+        where: names the checkpoint in messages.
 
     Raises:
-        ValueError: the arrays and the config disagree, or the config asks for what is not CLIP.
+        ValueError: the arrays and the files disagree, or nobody says what the arrays cannot tell.
     """
-    config = config or {}
-    vision_config = config.get("vision_config") or {}
-    text_config = config.get("text_config") or {}
+    stated = _overridden(stated, overrides)
+    _check_told(stated, where)
+    resnet = any(name.startswith("vision.layer1.") for name in found)
     text_width = _size(found, r"text\.(blocks\.\d+\.\w+|final)_norm\.\w+", 0)
     text = TextConfig(
         width=text_width,
         layers=count(found, "text.blocks"),
-        heads=_heads(text_width, overrides.text_heads, text_config, default=8),
+        heads=stated.heads("text", text_width),
         mlp_width=_mlp_width(found, "text"),
-        context_length=text_config.get("max_position_embeddings", CONTEXT_LENGTH),
-        activation=_activation(overrides, text_config, "text_config", where),
+        context_length=stated.value("text.context_length", CONTEXT_LENGTH),
+        activation=stated.value("text.activation"),
     )
+    read = _read_resnet if resnet else _read_vit
+    vision, image_size = read(found, stated, overrides, where)
     dim = _size(found, r"(text|vision)\.projection\.kernel|vision\.attention_pool\.out\.bias", -1)
-    if any(name.startswith("vision.layer1.") for name in found):
-        vision, image_size = _read_resnet(found, overrides, where)
-    else:
-        vision, image_size = _read_vit(found, vision_config, overrides, where)
     shape = CLIPConfig(image_size=image_size, dim=dim, vision=vision, text=text)
-    if config:
-        _check_config(shape, config, where)
+    _check_agreement(shape, stated, where)
     return shape
 
 
+def count(found: Mapping[str, Shape], blocks: str) -> int:
+    """Count the blocks of this name, by the highest number among them."""
+    matches = (re.match(rf"{re.escape(blocks)}\.(\d+)\.", name) for name in found)
+    numbers = {int(match[1]) for match in matches if match}
+    # One stray number must not ask for a million blocks.
+    return min(max(numbers, default=0) + 1, max(2 * len(numbers), 1))
+
+
+def _overridden(stated: StatedConfig, overrides: Overrides) -> StatedConfig:
+    """What is said, a person's word above the files'."""
+    said = {
+        "vision.heads": overrides.vision_heads,
+        "text.heads": overrides.text_heads,
+        "vision.activation": overrides.activation,
+        "text.activation": overrides.activation,
+        "vision.pixel_mean": overrides.pixel_mean,
+        "vision.pixel_std": overrides.pixel_std,
+    }
+    values = dict(stated.values)
+    if overrides.grid or overrides.image_size:
+        values.pop("image_size", None)
+    values |= {name: (name, value) for name, value in said.items() if value is not None}
+    return dataclasses.replace(stated, values=values)
+
+
+def _check_told(stated: StatedConfig, where: str) -> None:
+    """Refuse what nobody tells, but for pixel statistics, which almost all CLIPs share."""
+    missing = [
+        field
+        for field, names in {
+            "activation": ("text.activation",),
+            "vision_heads": ("vision.heads", "vision.head_width"),
+            "text_heads": ("text.heads", "text.head_width"),
+        }.items()
+        if not any(name in stated for name in names)
+    ]
+    if missing:
+        raise ValueError(
+            f"{where} does not tell its {' and '.join(missing)}, and it is not beyond doubt "
+            "OpenAI's own: put the config it came with beside it (open_clip_config.json, or "
+            "config.json of Hugging Face's layout), or name them: "
+            + ", ".join(f"config.model.{field}" for field in missing)
+            + f" in run.py, {', '.join(missing)} of load_clip, or the flags of aima convert. "
+            f"The activation is one of {', '.join(get_args(Activation))}; most models have heads "
+            "of 64 channels, ViT-H/14 has 80, ViT-g/14 88, ViT-bigG/14 104"
+        )
+    if "vision.pixel_mean" not in stated or "vision.pixel_std" not in stated:
+        _log.warning(
+            "%s does not tell how its pixels were normalised (preprocessor_config.json or "
+            "open_clip_config.json beside it would): taken are the mean and deviation of OpenAI's "
+            "CLIP; config.model.pixel_mean and config.model.pixel_std name others",
+            where,
+        )
+
+
+def _pixels(stated: StatedConfig) -> dict[str, Channels]:
+    return {
+        "pixel_mean": stated.value("vision.pixel_mean", OPENAI_MEAN),
+        "pixel_std": stated.value("vision.pixel_std", OPENAI_STD),
+    }
+
+
 def _read_vit(
-    found: Mapping[str, Shape], config: Mapping[str, Any], overrides: Overrides, where: str
+    found: Mapping[str, Shape], stated: StatedConfig, overrides: Overrides, where: str
 ) -> tuple[ViTConfig, tuple[int, int]]:
     width = _size(found, r"vision\.(blocks\.\d+\.\w+|pre|post)_norm\.\w+", 0)
-    patch = _size(found, r"vision\.patch_embedding\.kernel", 0, config.get("patch_size", 1))
+    stated_patch = stated.value("vision.patch_size", 1)
+    patch = _size(found, r"vision\.patch_embedding\.kernel", 0, stated_patch)
     vision = ViTConfig(
         width=width,
         layers=count(found, "vision.blocks"),
-        heads=_heads(width, overrides.vision_heads, config, default=12),
+        heads=stated.heads("vision", width),
         mlp_width=_mlp_width(found, "vision"),
         patch_size=patch,
         patch_stride=overrides.patch_stride or patch,
-        activation=_activation(overrides, config, "vision_config", where),
+        activation=stated.value("vision.activation"),
+        **_pixels(stated),
     )
-    side = config.get("image_size")  # which need not be a multiple of the patches
-    image_size = overrides.image_size or (side and (side, side))
+    # The image size need not be a multiple of the patches.
+    image_size = overrides.image_size or stated.value("image_size", None)
     if image_size and not overrides.grid:
         _grid(found, "vision.position_embedding", vision.grid(image_size), where)
         return vision, image_size
@@ -99,13 +180,13 @@ def _read_vit(
 
 
 def _read_resnet(
-    found: Mapping[str, Shape], overrides: Overrides, where: str
+    found: Mapping[str, Shape], stated: StatedConfig, overrides: Overrides, where: str
 ) -> tuple[ResNetConfig, tuple[int, int]]:
     width = _size(found, r"vision\.layer1\.\d+\.conv1\.(scale|bias|mean|variance)", 0)
     layers = tuple(count(found, f"vision.layer{stage}") for stage in (1, 2, 3, 4))
-    heads = overrides.vision_heads or 32 * width // 64
-    vision = ResNetConfig(width, layers, heads)
-    image_size = overrides.image_size
+    heads = stated.heads("vision", 32 * width)
+    vision = ResNetConfig(width, layers, heads, **_pixels(stated))
+    image_size = overrides.image_size or stated.value("image_size", None)
     grid = overrides.grid or (image_size and vision.grid(image_size))
     rows, columns = _grid(found, "vision.attention_pool.position_embedding", grid, where)
     return vision, image_size or (32 * rows, 32 * columns)
@@ -130,35 +211,6 @@ def _mlp_width(found: Mapping[str, Shape], tower: str) -> int:
     return _size(sizes, ".*", 0)
 
 
-def count(found: Mapping[str, Shape], blocks: str) -> int:
-    """How many blocks there are of this name, by the highest number among them."""
-    matches = (re.match(rf"{re.escape(blocks)}\.(\d+)\.", name) for name in found)
-    numbers = {int(match[1]) for match in matches if match}
-    # One stray number must not ask for a million blocks.
-    return min(max(numbers, default=0) + 1, max(2 * len(numbers), 1))
-
-
-def _heads(width: int, override: int | None, config: Mapping[str, Any], *, default: int) -> int:
-    if override:
-        return override
-    if config:
-        return config.get("num_attention_heads", default)
-    return max(width // 64, 1)
-
-
-def _activation(
-    overrides: Overrides, config: Mapping[str, Any], tower: str, where: str
-) -> Activation:
-    name = overrides.activation or config.get("hidden_act", "quick_gelu")
-    if name not in get_args(Activation):
-        expected = ", ".join(get_args(Activation))
-        raise ValueError(
-            f"config.json of {where} has a tower that is not CLIP's: {tower}.hidden_act is {name}, "
-            f"expected one of {expected}"
-        )
-    return name
-
-
 def _grid(
     found: Mapping[str, Shape], name: str, grid: tuple[int, int] | None, where: str
 ) -> tuple[int, int]:
@@ -173,25 +225,14 @@ def _grid(
     return rows, columns
 
 
-def _check_config(shape: CLIPConfig, config: Mapping[str, Any], where: str) -> None:
-    """Compares what config.json says with what the arrays are."""
-    towers = {"vision_config": shape.vision, "text_config": shape.text}
-    same = {"width": "hidden_size", "layers": "num_hidden_layers", "mlp_width": "intermediate_size"}
-    agree = [("projection_dim", config.get("projection_dim", shape.dim), shape.dim)]
-    for tower, ours in towers.items():
-        theirs = config.get(tower) or {}
-        expected = {key: getattr(ours, field) for field, key in same.items()}
-        expected |= {"layer_norm_eps": 1e-5}
-        if tower == "text_config":
-            expected |= {"vocab_size": VOCABULARY}
-        else:
-            expected |= {"patch_size": ours.patch_size}
-        agree += [
-            (f"{tower}.{key}", theirs.get(key, value), value) for key, value in expected.items()
-        ]
-    end = (config.get("text_config") or {}).get("eos_token_id", END_OF_TEXT)
-    if end != 2:  # stands for the highest id, which is the end of text
-        agree.append(("text_config.eos_token_id", end, END_OF_TEXT))
-    wrong = [f"{key} is {given}, expected {value}" for key, given, value in agree if given != value]
+def _check_agreement(shape: CLIPConfig, stated: StatedConfig, where: str) -> None:
+    """Compare what the files say with what the arrays are."""
+    wrong = []
+    for name, (key, value) in stated.values.items():
+        ours: Any = shape
+        for part in name.split("."):
+            ours = getattr(ours, part, value)  # a head width is no field, and is used already
+        if ours != value:
+            wrong.append(f"{key} is {value}, expected {ours}")
     if wrong:
-        raise ValueError(f"config.json of {where} does not fit its weights: {'; '.join(wrong)}")
+        raise ValueError(f"{stated.source} of {where} does not fit its weights: {'; '.join(wrong)}")

@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from aima_jax.convert.clip import load_clip
 from aima_jax.convert.files import open_checkpoint
+from aima_jax.convert.load import load_clip
+from aima_jax.files import user_path
 from aima_jax.models import CLIP
 from aima_jax.text.tokenizer import END_TOKEN, MASK_TOKEN, START_TOKEN
 
@@ -36,7 +37,7 @@ def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, floa
         raise ValueError(
             "verify runs transformers' CLIP, which needs PyTorch: pip install torch transformers"
         ) from None
-    path = pathlib.Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     folder = path if path.is_dir() else path.parent
     if path.exists() and not (folder / "config.json").exists():
         raise ValueError(

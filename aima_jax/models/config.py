@@ -196,15 +196,18 @@ class CLIPConfig:
         activation: Activation | None = None,
         vision_heads: int | None = None,
         text_heads: int | None = None,
+        pixel_mean: Channels | None = None,
+        pixel_std: Channels | None = None,
     ) -> "CLIPConfig":
-        """The same model with another activation in both towers, or other heads, where given.
+        """The same model with other heads, pixel statistics, or activation of both towers.
 
-        A ResNet's activation is ReLU and stays so.
+        What is None stays. A ResNet's activation is ReLU and stays so.
 
         Raises:
             ValueError: a width is not a multiple of its heads.
         """
-        vision, text = {"heads": vision_heads}, {"heads": text_heads, "activation": activation}
+        vision = {"heads": vision_heads, "pixel_mean": pixel_mean, "pixel_std": pixel_std}
+        text = {"heads": text_heads, "activation": activation}
         if isinstance(self.vision, ViTConfig):
             vision["activation"] = activation
         return dataclasses.replace(
@@ -294,4 +297,6 @@ PRESETS = {
     "RN50": CLIPConfig((224, 224), 1024, _resnet(64, 3, 4, 6, 3), _text(512)),
     "RN101": CLIPConfig((224, 224), 512, _resnet(64, 3, 4, 23, 3), _text(512)),
     "RN50x4": CLIPConfig((288, 288), 640, _resnet(80, 4, 6, 10, 6), _text(640)),
+    "RN50x16": CLIPConfig((384, 384), 768, _resnet(96, 6, 8, 18, 8), _text(768)),
+    "RN50x64": CLIPConfig((448, 448), 1024, _resnet(128, 3, 15, 36, 10), _text(1024)),
 }

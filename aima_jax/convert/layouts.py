@@ -1,6 +1,12 @@
-"""Which array of ours is which of another layout's, in tables of patterns that work both ways."""
+"""Layouts of weights: which array of ours is which of theirs, in tables that work both ways."""
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+Shape = tuple[int, ...]
 
 # How an array of theirs becomes ours: a permutation of its axes.
 SAME = None
@@ -10,7 +16,7 @@ CONVOLUTION = (2, 3, 1, 0)  # PyTorch's is [outputs, inputs, rows, columns]
 
 @dataclass(frozen=True)
 class Row:
-    """One array of theirs, and ours, with `*` for a number; several of ours lie in it in order.
+    """One array of theirs, and ours, with `*` for a number.
 
     Several arrays of ours follow one another along the first axis of theirs.
     """
@@ -147,6 +153,16 @@ _IRRA_FUSION = (
 )
 
 
+def custom_text(clip: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The table of open_clip's models with `custom_text`, whose text tower has a prefix."""
+    return tuple(
+        row
+        if row.theirs.startswith(_IMAGE_TOWER)
+        else Row(f"text.{row.theirs}", row.ours, row.axes)
+        for row in clip
+    )
+
+
 def irra(clip: tuple[Row, ...]) -> tuple[Row, ...]:
     """The table of IRRA's checkpoints, whose CLIP has the names of one of OpenAI's tables."""
     inner = (
@@ -156,10 +172,95 @@ def irra(clip: tuple[Row, ...]) -> tuple[Row, ...]:
     return (*inner, *_IRRA_FUSION)
 
 
-# Keys that are not weights, or not used here, and why they may be left where they are.
+# Keys that are not weights, or not used here, and why they may be passed over.
 HARMLESS = {
     r"(base_model\.)?logit_scale": "the temperature belongs to the losses",
     r"(text_model|vision_model)\.embeddings\.position_ids": "the numbers 0, 1, 2 and so on",
     r"(base_model\.)?(input_resolution|context_length|vocab_size)": "sizes in OpenAI's archives",
+    r"(text\.)?attn_mask": "the causal mask, which the text tower makes itself",
     r"(base_model\.)?visual\..*\.num_batches_tracked": "a counter of the batch normalisation",
 }
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array of theirs, and the arrays of ours that it is made of."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    axes: tuple[int, ...] | None
+
+    def split(self, array: np.ndarray) -> list[np.ndarray]:
+        """Our arrays, cut from theirs."""
+        parts = np.split(array, len(self.ours))
+        return [part if self.axes is None else part.transpose(self.axes) for part in parts]
+
+    def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """Their array, made of ours."""
+        if self.axes is not None:
+            arrays = [array.transpose(np.argsort(self.axes)) for array in arrays]
+        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+    def our_shape(self, shape: Shape) -> Shape | None:
+        """Shape of each array of ours in theirs of this shape; None where that is impossible."""
+        if len(self.ours) > 1:
+            if not shape or shape[0] % len(self.ours):
+                return None
+            shape = (shape[0] // len(self.ours), *shape[1:])
+        if self.axes is None:
+            return shape
+        return tuple(shape[axis] for axis in self.axes) if len(shape) == len(self.axes) else None
+
+    def their_shape(self, shape: Shape) -> Shape:
+        """Shape of their array, from that of each of ours."""
+        if self.axes is not None:
+            shape = tuple(shape[axis] for axis in np.argsort(self.axes))
+        return (shape[0] * len(self.ours), *shape[1:]) if len(self.ours) > 1 else shape
+
+
+def identity(names: Iterable[str]) -> list[Entry]:
+    """Entries of a file with our own names."""
+    return [Entry(name, (name,), None) for name in names]
+
+
+def entries_of(names: Iterable[str], table: Sequence[Row]) -> list[Entry]:
+    """Find each of our names in a table, for export and to know what a file must hold.
+
+    Raises:
+        ValueError: a name is in no row.
+    """
+    entries = {}
+    for name in names:
+        for row in table:
+            match = next((m for ours in row.ours if (m := _match(ours, name))), None)
+            if match:
+                entry = _entry(row, match)
+                entries[entry.theirs] = entry
+                break
+        else:
+            raise ValueError(f"this layout has no place for {name}")
+    return list(entries.values())
+
+
+def found_shapes(shapes: Mapping[str, Shape], table: Sequence[Row]) -> dict[str, Shape]:
+    """Shapes of our arrays, by our names, as far as a file has them."""
+    found = {}
+    for name, shape in shapes.items():
+        for row in table:
+            if match := _match(row.theirs, name):
+                entry = _entry(row, match)
+                if (ours := entry.our_shape(shape)) is not None:
+                    found.update(dict.fromkeys(entry.ours, ours))
+                break
+    return found
+
+
+def _match(pattern: str, name: str) -> re.Match | None:
+    return re.fullmatch(re.escape(pattern).replace(r"\*", r"(\d+)"), name)
+
+
+def _entry(row: Row, match: re.Match) -> Entry:
+    def fill(pattern: str) -> str:
+        return pattern.replace("*", match[1]) if "*" in pattern else pattern
+
+    return Entry(fill(row.theirs), tuple(fill(ours) for ours in row.ours), row.axes)
