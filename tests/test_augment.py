@@ -115,6 +115,30 @@ def test_erasing_has_its_probability():
     assert abs(hit.mean() - 0.3) < 0.05
 
 
+def test_flip_crop_and_erasing_are_drawn_apart():
+    """Each is as frequent among pictures with the others as among those without."""
+    images, pad = pictures(2000), 2
+    images[:, :, 0], images[:, :, -1] = 255, 128  # what tells a mirrored picture, whatever is left
+    options = {**NOTHING, "flip": 0.5, "pad": pad, "erase": 0.5}
+    out = np.asarray(jitted(jax.random.key(3), images, **options))
+    hit = (np.abs(out - MEAN) < 1e-6).all(-1)
+    facts = {"erased": hit.any(axis=(1, 2))}
+    matches = {}
+    for mirrored, source in ((False, images), (True, images[:, :, ::-1])):
+        padded = normalized(np.pad(source, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
+        for top in range(2 * pad + 1):
+            for left in range(2 * pad + 1):
+                crop = padded[:, top : top + HEIGHT, left : left + WIDTH]
+                same = (np.abs(out - crop).max(-1) < 1e-5) | hit
+                matches[mirrored, top, left] = same.all(axis=(1, 2))
+    assert (sum(matches.values()) == 1).all()
+    facts["mirrored"] = sum(same for (mirrored, _, _), same in matches.items() if mirrored) > 0
+    facts["up"] = sum(same for (_, top, _), same in matches.items() if top < pad) > 0
+    facts["left"] = sum(same for (_, _, left), same in matches.items() if left < pad) > 0
+    correlation = np.corrcoef(np.array(list(facts.values()), float))
+    assert np.abs(correlation - np.eye(len(facts))).max() < 4.5 / np.sqrt(len(images))
+
+
 def test_area_of_erasing_is_uniform():
     area = erased(pictures(2000), erase_area=(0.1, 0.2)).mean(axis=(1, 2))
     assert abs(area.mean() - 0.15) < 0.01
