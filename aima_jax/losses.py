@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8, Shaped
 
 from aima_jax.attributes import attribute_iou
 from aima_jax.chunks import Rows, Scalar, mean_over_rows
+from aima_jax.targets import Said, facts_of, targets
 
 
 def info_nce(
@@ -31,28 +32,35 @@ def info_nce(
     *,
     temperature: float | Scalar,
     labels: Int[Array, "batch"] | None = None,
+    said: Said | None = None,
+    image_target: str = "joint",
     chunk_size: int | None = None,
 ) -> Scalar:
     """InfoNCE: mean_i −Σ_j q_ij log p_ij, averaged over image→text and text→image.
 
     q is one on the diagonal. With `labels`, q_ij = y_ij / Σ_j y_ij for y_ij = [label_i = label_j]:
-    all pairs of one label are positives, which is our decision and off by default.
+    all pairs of one label are positives, which is our decision and off by default. With `said` as
+    well, (image attributes, said, whole) of each item, q is by agreement: see `targets`.
 
-    Raises ValueError where shapes disagree.
+    Raises ValueError where shapes disagree, there is `said` without labels, or `image_target` is
+    neither "joint" nor "uniform".
     """
     _check_shapes(image_features=(image_features, "batch dim"))
     if labels is None:
+        if said is not None:
+            raise ValueError("said is given without labels; expected both, or neither")
         labels = jnp.arange(len(image_features))
-    _check_pairs(image_features, text_features, labels)
+    _check_pairs(image_features, text_features, labels, said, image_target)
 
     def row_losses(rows: Rows, everything: Rows, temperature: Scalar) -> Array:
-        q = _same_label(rows, everything)
+        image_q, text_q = targets(rows, everything, image_target=image_target)
         image_to_text, text_to_image = _log_p_both_ways(rows, everything, temperature)
-        return -jnp.sum(q * (image_to_text + text_to_image) / 2, axis=-1)
+        return -jnp.sum(image_q * image_to_text + text_q * text_to_image, axis=-1) / 2
 
     features = _normalize(image_features), _normalize(text_features)
+    facts = facts_of(labels, said, chunk_size=chunk_size)
     return mean_over_rows(
-        row_losses, features, (labels,), temperature=temperature, chunk_size=chunk_size
+        row_losses, features, facts, temperature=temperature, chunk_size=chunk_size
     )
 
 
@@ -63,25 +71,29 @@ def similarity_distribution_matching(
     *,
     temperature: float | Scalar,
     epsilon: float = 1e-8,
+    said: Said | None = None,
+    image_target: str = "joint",
     chunk_size: int | None = None,
 ) -> Scalar:
     """SDM: mean_i Σ_j p_ij (log p_ij − log(q_ij + ε)), image→text plus text→image.
 
     q_ij = y_ij / Σ_j y_ij for y_ij = [label_i = label_j], as in IRRA. The label is the person
-    category, since PA-100K knows no identities.
+    category, since PA-100K knows no identities. With `said`, (image attributes, said, whole) of
+    each item, q is by agreement: see `targets`, which is our decision.
 
-    Raises ValueError where shapes disagree.
+    Raises ValueError where shapes disagree, or `image_target` is neither "joint" nor "uniform".
     """
-    _check_pairs(image_features, text_features, labels)
+    _check_pairs(image_features, text_features, labels, said, image_target)
 
     def row_losses(rows: Rows, everything: Rows, temperature: Scalar) -> Array:
-        q = _same_label(rows, everything)
+        image_q, text_q = targets(rows, everything, image_target=image_target)
         image_to_text, text_to_image = _log_p_both_ways(rows, everything, temperature)
-        return _kl(image_to_text, q, epsilon) + _kl(text_to_image, q, epsilon)
+        return _kl(image_to_text, image_q, epsilon) + _kl(text_to_image, text_q, epsilon)
 
     features = _normalize(image_features), _normalize(text_features)
+    facts = facts_of(labels, said, chunk_size=chunk_size)
     return mean_over_rows(
-        row_losses, features, (labels,), temperature=temperature, chunk_size=chunk_size
+        row_losses, features, facts, temperature=temperature, chunk_size=chunk_size
     )
 
 
@@ -89,8 +101,13 @@ def identity_loss(
     image_logits: Float[Array, "batch category"],
     text_logits: Float[Array, "batch category"],
     labels: Int[Array, "batch"],
+    *,
+    text_mask: Bool[Array, "batch"] | None = None,
 ) -> Scalar:
     """ID: mean cross-entropy of the shared classifier's logits, averaged over image and text.
+
+    With `text_mask`, the mean over texts is over those where it is True; 0 where there are none. A
+    partial sentence does not tell a category.
 
     Raises ValueError where shapes disagree. A label beyond the categories gives NaN.
     """
@@ -100,7 +117,13 @@ def identity_loss(
         labels=(labels, "batch"),
     )
     image_loss = jnp.mean(_cross_entropy(image_logits, labels))
-    text_loss = jnp.mean(_cross_entropy(text_logits, labels))
+    text_losses = _cross_entropy(text_logits, labels)
+    if text_mask is None:
+        text_loss = jnp.mean(text_losses)
+    else:
+        _check_shapes(labels=(labels, "batch"), text_mask=(text_mask, "batch"))
+        text_mask = jnp.asarray(text_mask, bool)
+        text_loss = jnp.sum(text_losses, where=text_mask) / jnp.maximum(jnp.sum(text_mask), 1)
     return (image_loss + text_loss) / 2
 
 
@@ -194,13 +217,6 @@ def _log_p_both_ways(rows: Rows, everything: Rows, temperature: Scalar) -> tuple
     return _log_p(images, all_texts, temperature), _log_p(texts, all_images, temperature)
 
 
-def _same_label(rows: Rows, everything: Rows) -> Array:
-    (features, _), (labels,) = rows
-    _, (all_labels,) = everything
-    same = (labels[:, None] == all_labels[None, :]).astype(features.dtype)
-    return same / jnp.sum(same, axis=-1, keepdims=True)
-
-
 def _kl(log_p: Array, q: Array, epsilon: float) -> Array:
     return jnp.sum(jnp.exp(log_p) * (log_p - jnp.log(q + epsilon)), axis=-1)
 
@@ -211,12 +227,25 @@ def _cross_entropy(logits: Array, labels: Array) -> Array:
     return jax.nn.logsumexp(logits, axis=-1) - picked
 
 
-def _check_pairs(image_features: Array, text_features: Array, labels: Array) -> None:
+def _check_pairs(
+    image_features: Array,
+    text_features: Array,
+    labels: Array,
+    said: Said | None,
+    image_target: str,
+) -> None:
+    known = {}
+    if said is not None:
+        axes = {"attributes": "batch attributes", "said": "batch attributes", "whole": "batch"}
+        known = {name: (x, axes[name]) for name, x in zip(axes, said, strict=True)}
     _check_shapes(
         image_features=(image_features, "batch dim"),
         text_features=(text_features, "batch dim"),
         labels=(labels, "batch"),
+        **known,
     )
+    if image_target not in ("joint", "uniform"):
+        raise ValueError(f"image_target is {image_target!r}; expected 'joint' or 'uniform'")
 
 
 def _check_shapes(**arrays: tuple[Any, str]) -> None:
