@@ -1,6 +1,7 @@
 """The five losses against float64 numpy written from the formulas, and what must hold of them."""
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -238,6 +239,32 @@ def test_map_of_nothing_is_zero():
 def test_a_label_beyond_the_categories_is_not_silent():
     x = draw(np.float32) | {"labels": np.full(B, C)}
     assert np.isnan(ours("identity", x))
+
+
+def products(jaxpr, operands):
+    """Precisions of the matrix products in a traced function that involve arrays of such a size."""
+    for equation in jaxpr.eqns:
+        shapes = {variable.aval.shape for variable in equation.invars}
+        if equation.primitive.name == "dot_general" and shapes & operands:
+            yield equation.params["precision"]
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from products(inner, operands)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize("name", PLAIN)
+def test_products_of_features_are_at_the_highest_precision(name, chunk_size):
+    """An accelerator would otherwise round them to bfloat16, which no test on a CPU can see."""
+    x = draw(np.float32)
+    inputs = inputs_of(name)
+
+    def loss(*features):
+        return ours(name, x | dict(zip(inputs, features, strict=True)), chunk_size=chunk_size)
+
+    traced = jax.make_jaxpr(jax.value_and_grad(loss))(*(x[key] for key in inputs))
+    highest = jax.lax.Precision.HIGHEST
+    found = [*products(traced.jaxpr, {(B, D), (D, B), (4, D), (D, 4)})]
+    assert len(found) >= len(inputs) and set(found) == {(highest, highest)}
 
 
 @pytest.mark.parametrize(

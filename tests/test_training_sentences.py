@@ -1,6 +1,7 @@
 """Which sentence a row draws: how often, from what, and that all of it is of one sentence."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from test_step import NO_AUGMENTATION, Setup, objective
 
 from aima_jax.sharding import make_mesh
 from aima_jax.text import Variation
+from aima_jax.training import step as training_step
 from aima_jax.training.step import CategoryTable, draw, draw_partial_variants, draw_variants
 
 ROWS, CATEGORIES, VARIANTS, LENGTH, BITS = 6000, 3, 4, 5, 6
@@ -91,6 +93,31 @@ def test_all_that_a_row_draws_is_of_one_sentence_of_its_category():
     assert (rows["mask"].sum(axis=1) == 1).all()
     np.testing.assert_array_equal(rows["positions"][:, 0], number % LENGTH)
     np.testing.assert_array_equal(rows["targets"][:, 0], rows["tokens"][:, 0])
+
+
+def test_each_use_of_chance_has_a_key_of_its_own(monkeypatch):
+    """With one key for two uses, what is masked would hang on what is flipped."""
+    keys = []
+
+    def recorded(function):
+        def call(key, *arguments, **options):
+            keys.append(tuple(np.ravel(jax.random.key_data(key))))
+            return function(key, *arguments, **options)
+
+        return call
+
+    names = ("augment", "mask_phrases", "draw_variants", "draw_partial_variants")
+    for name in names:
+        monkeypatch.setattr(training_step, name, recorded(getattr(training_step, name)))
+    chosen = types.SimpleNamespace(
+        needs=lambda *fields: True, varied=0.5, masking={"mask_rate": 0.5, "mask_capacity": 2}
+    )
+    batch = {"category": np.zeros(2, np.int32), "image": np.zeros((2, 2, 2, 3), np.uint8)}
+    for seed in range(2):
+        key = jax.random.key(seed)
+        draw(key, batch, numbered_table(), chosen, PIXELS | NO_AUGMENTATION)
+        keys.append(tuple(np.ravel(jax.random.key_data(key))))
+    assert len(set(keys)) == len(keys) == 2 * (len(names) + 1)
 
 
 class TestStep:
