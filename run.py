@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         distributed.start(
             COORDINATOR.value, PROCESSES.value, PROCESS.value, deterministic=config.deterministic
         )
-        with distributed.together():
+        with distributed.report_lost_hosts():
             if MODE.value == "replay":
                 training.replay(config, workdir)
                 return 0
@@ -53,10 +53,10 @@ def main(argv: list[str]) -> int:
         return interrupted.exit_code
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return distributed.leave(2)
+        return distributed.end_process(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return distributed.leave(130)
+        print("interrupted; the same command resumes", file=sys.stderr)
+        return distributed.end_process(130)
     return 0
 
 

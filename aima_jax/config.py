@@ -97,8 +97,26 @@ def check(config: ConfigDict) -> None:
     protocols = _at(config, "protocols")
     if not isinstance(protocols, tuple | list) or not all(p in PROTOCOLS for p in protocols):
         wrong.append(f"config.protocols={protocols!r} must be some of {', '.join(PROTOCOLS)}")
+    profile = _at(config, "profile")
+    if profile != "":
+        try:
+            profiled_steps(profile)
+        except ValueError as error:
+            wrong.append(str(error))
     if wrong:
         raise ValueError("\n".join(wrong))
+
+
+def profiled_steps(profile: str) -> tuple[int, int]:
+    """Returns the first and the last step that `config.profile` names.
+
+    Raises:
+        ValueError: it is not of the form "100:105".
+    """
+    first, _, last = str(profile).partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise ValueError(f'config.profile={profile!r} must be two steps, like "100:105"')
+    return int(first), int(last)
 
 
 def renamed_flags(argv: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 
@@ -9,8 +10,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-# Number of processes, as set by clusters whose hosts JAX finds by itself.
-_CLUSTER_SIZES = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 HEARTBEAT_SECONDS = 60
 
 
@@ -23,36 +22,79 @@ def start(
 ) -> None:
     """Joins the other hosts, if there are any; to be called before JAX touches a device.
 
-    Hosts are named by three arguments, or found in the variables of Slurm, Open MPI or a TPU pod.
-    A host that is not heard of for a minute ends the others with a message.
+    Hosts are named by three arguments, or found in the variables of Slurm, Open MPI or a TPU pod. A
+    host that is not heard of for a minute ends the others with a message. An allocation alone
+    starts nobody else: there this process runs alone, and says so.
 
     Args:
         coordinator: address:port of host 0.
-        processes: number of hosts.
+        processes: number of hosts; 1 alone joins nobody, whatever the variables say.
         process: number of this host, from 0.
         deterministic: ask XLA for GPU kernels that give the same bits every time.
 
     Raises:
-        ValueError: only some of the three are given.
+        ValueError: only some of the three are given, or a coordinator could not be found.
     """
     if deterministic:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true"
     given = [argument is not None for argument in (coordinator, processes, process)]
+    if given == [False, True, False] and processes == 1:
+        return
     if any(given) != all(given):
         raise ValueError("--coordinator, --processes and --process belong together: give all three")
-    if any(given) or _in_cluster():
+    launcher = "the command line"
+    if not any(given):
+        launcher, processes, process = _launched()
+        if not launcher:
+            return
+    number = "" if process is None else f" as process {process} of {processes}"
+    print(f"joining the other hosts{number}, found by {launcher}", file=sys.stderr, flush=True)
+    try:
         jax.distributed.initialize(
             coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
+    except ValueError as error:
+        raise ValueError(
+            f"{launcher} has started several processes, but JAX could not find out which ({error});"
+            " give each --coordinator=host0:port, --processes and --process"
+        ) from error
+
+
+def _launched() -> tuple[str, int | None, int | None]:
+    """Returns who has started several processes, how many, and which of them this is.
+
+    "" where nobody has; None for what JAX is to find out.
+    """
+    tasks, step_tasks = _count("SLURM_NTASKS"), _count("SLURM_STEP_NUM_TASKS")
+    if step_tasks > 1 and "SLURM_PTY_PORT" not in os.environ:
+        return "srun", step_tasks, _count("SLURM_PROCID", 0)
+    if tasks > 1:
+        print(
+            f"Slurm has allocated {tasks} tasks, but srun has not started this process as one of "
+            f"them: it runs alone. To run on all of them: srun {shlex.join(['python', *sys.argv])}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return "", None, None
+    if _count("OMPI_COMM_WORLD_SIZE") > 1:
+        return "mpirun", _count("OMPI_COMM_WORLD_SIZE"), _count("OMPI_COMM_WORLD_RANK", 0)
+    if "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        return "a TPU pod", None, None
+    return "", None, None
+
+
+def _count(variable: str, default: int = 1) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else default
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Tells in words of a host that is gone, where its connections break before its heartbeat does.
+def report_lost_hosts() -> Iterator[None]:
+    """Says in words that a host is lost, where its connections break before its heartbeat does.
 
     Raises:
-        ConnectionError: what all hosts compute has failed.
+        ConnectionError: a collective has failed.
     """
     try:
         yield
@@ -60,13 +102,13 @@ def together() -> Iterator[None]:
         if not jax.distributed.is_initialized():
             raise
         raise ConnectionError(
-            f"what all hosts compute together has failed: {str(error).splitlines()[0]}\n"
-            "If one of them has stopped, see what it says. Start all of them again: the run goes "
-            "on from its last checkpoint"
+            f"a collective of all hosts has failed: {str(error).splitlines()[0]}\n"
+            "If one of them has stopped, see what it says. Start all of them again: the run "
+            "resumes from its last checkpoint"
         ) from error
 
 
-def leave(code: int) -> int:
+def end_process(code: int) -> int:
     """Returns an exit code; but with other hosts, ends at once, or they would wait for this one."""
     if jax.distributed.is_initialized():
         sys.stdout.flush()
@@ -76,11 +118,6 @@ def leave(code: int) -> int:
 
 
 def from_first_host(compute: Callable[[], int]) -> int:
-    """What host 0 computes, on all hosts: where each looks for itself, they could disagree."""
+    """Returns what host 0 computes to all: where each looks for itself, they could disagree."""
     value = compute() if jax.process_index() == 0 else 0
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
-
-
-def _in_cluster() -> bool:
-    several = any(int(os.environ.get(name, 1)) > 1 for name in _CLUSTER_SIZES)
-    return several or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")

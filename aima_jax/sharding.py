@@ -77,12 +77,12 @@ def put_rows(rows: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[st
     }
 
 
-def put_whole(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+def put_array(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """Places an array that every host holds whole; each device takes a copy of its own part."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index].copy())
 
 
-def one_late(items: Iterable[Item]) -> Iterator[Item]:
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
     """Yields each item after the next one is made: the devices work while the host waits."""
     iterator = iter(items)
     for before in iterator:

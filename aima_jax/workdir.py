@@ -1,19 +1,19 @@
 """The folder of a run: its config, what it ran on, and one process at a time."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from aima_jax.files import write_json
+from aima_jax.locking import Lock, locked
 
 CONFIG = "config.json"
 RECORD = "environment.json"
@@ -56,55 +56,54 @@ _PACKAGES = [
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds a workdir, which has to be there, for this process.
+def lock_workdir(workdir: pathlib.Path) -> Iterator[Lock]:
+    """Keeps a workdir, which has to be there, for this process.
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: another process holds it, or its place is not a folder.
+        ValueError: another process works in it, or its place is not a folder.
     """
-    try:
-        file = (workdir / ".lock").open("w")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no workdir {workdir}: train first, or check --workdir") from None
-    except NotADirectoryError:
-        raise ValueError(f"the workdir {workdir} is a file; name a folder") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another process works in {workdir}; wait for it, or use another --workdir"
-            ) from None
-        yield
+    if workdir.is_file():
+        raise ValueError(f"the workdir {workdir} is a file; name a folder")
+    if not workdir.is_dir():
+        raise FileNotFoundError(f"no workdir {workdir}: train first, or check --workdir")
+    with locked(workdir) as lock:
+        yield lock
 
 
 @contextlib.contextmanager
-def held(workdir: pathlib.Path, config: ConfigDict | None = None) -> Iterator[None]:
-    """Holds a workdir, for its first host to write; makes it or claims it for a config if given.
+def locked_workdir(
+    workdir: pathlib.Path, config: ConfigDict | None = None
+) -> Iterator[Callable[[], None]]:
+    """Keeps a workdir for the first host to write to; with a config, makes it or compares it.
+
+    Yields:
+        A function that raises ValueError on the first host if another process has taken the
+        workdir over, since this one stood still.
 
     Raises:
         FileNotFoundError: it is not there, and no config is given.
-        ValueError: another process holds it, or it was made with another config.
+        ValueError: another process works in it, or it was made with another config.
     """
     import jax
     from jax.experimental import multihost_utils
 
+    check = _nothing
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             if config is not None:
                 with contextlib.suppress(FileExistsError, NotADirectoryError):
                     workdir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(workdir))
+            check = stack.enter_context(lock_workdir(workdir)).check
             if config is not None:
-                claim(workdir, config)
+                write_config(workdir, config)
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("claimed")
-        yield
+            multihost_utils.sync_global_devices("workdir locked")
+        yield check
 
 
-def plain(config: ConfigDict) -> dict[str, Any]:
-    """A config as the JSON data that it is saved as."""
+def as_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns a config as the JSON data that it is saved as."""
     return json.loads(config.to_json())
 
 
@@ -124,15 +123,15 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Writes the config where no run has started yet, or checks that it is the one of the run.
 
     Raises:
         ValueError: it was made with another config; the message names the fields that differ.
     """
-    wanted = plain(config)
+    wanted = as_json(config)
     if (workdir / RECORD).exists():
-        made = plain(read_config(workdir))
+        made = as_json(read_config(workdir))
         differing = [
             f"  {name}: {_at(made, name)!r} there, {_at(wanted, name)!r} now"
             for name in sorted(_leaves(made).keys() | _leaves(wanted).keys())
@@ -158,7 +157,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
     return rows
 
 
-def record(workdir: pathlib.Path, **facts: Any) -> None:
+def record_start(workdir: pathlib.Path, **facts: Any) -> None:
     """Appends what this start of the run was made of to the workdir's environment.json."""
     import jax
 
@@ -176,6 +175,10 @@ def record(workdir: pathlib.Path, **facts: Any) -> None:
         }
     )
     write_json(path, starts)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,8 +20,8 @@ import numpy as np
 
 from aima_jax.checkpoint import Description
 from aima_jax.sharding import batch_sharding, put_rows
-from aima_jax.training.run import open_run
 from aima_jax.training.saving import Saver
+from aima_jax.training.setup import open_run
 from configs import synthetic
 from tfds_builders.prepare import prepare
 

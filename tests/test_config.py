@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from aima_jax.config import RENAMED, check
 from aima_jax.losses import LOSSES
-from aima_jax.workdir import plain
+from aima_jax.workdir import as_json
 from configs import common, market1501, pa100k, peta, synthetic
 
 anything = st.recursive(
@@ -31,7 +31,7 @@ def fields(tree, prefix=()):
             yield from fields(value, (*prefix, name))
 
 
-FIELDS = sorted(fields(plain(common.get_config())))
+FIELDS = sorted(fields(as_json(common.get_config())))
 
 
 @pytest.mark.parametrize("module", [common, synthetic, market1501, peta, pa100k])
@@ -41,7 +41,7 @@ def test_our_configs_are_sound(module):
 
 def changed(changes, removed=()):
     """The default config as JSON gives it back, with other values, and without some fields."""
-    config = plain(common.get_config())
+    config = as_json(common.get_config())
     for path, value in [*changes, *((path, None) for path in removed)]:
         inner = config
         for name in path[:-1]:

@@ -15,7 +15,7 @@ from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, ResNetConfig, TextConf
 from aima_jax.models import resize_positions as resize
 from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh
-from aima_jax.training.start import initial_parameters
+from aima_jax.training.setup import initial_parameters
 from configs import synthetic
 
 TOWER = {"width": 64, "layers": 1, "heads": 1, "mlp_width": 128}

@@ -18,7 +18,7 @@ from kill_runs import DATASET, FLAGS, STEPS
 from aima_jax import checkpoint, evaluation, training
 from aima_jax.parameters import flatten
 from aima_jax.training import loop
-from aima_jax.workdir import locked, read_metrics
+from aima_jax.workdir import lock_workdir, read_metrics
 from configs import pa100k, synthetic
 from tfds_builders.prepare import prepare
 
@@ -131,7 +131,7 @@ def test_the_learning_rate_warms_up_and_ends_with_the_last_step(finished):
 
 
 def test_a_workdir_is_for_one_process(copy, config):
-    with locked(copy):
+    with lock_workdir(copy):
         for use in (training.train, training.replay, evaluation.evaluate):
             with pytest.raises(ValueError, match="another process works in"):
                 use(config, copy)
@@ -158,15 +158,15 @@ def test_a_finished_run_says_so(copy, config, capsys):
     assert f"all {STEPS} steps are done" in capsys.readouterr().out
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(finished, config, tmp_path, monkeypatch):
-    read = loop._Loop._read
+def test_an_interrupted_run_resumes_bit_for_bit(finished, config, tmp_path, monkeypatch):
+    advance = loop.Progress.advance
 
-    def interrupt_after_step_3(self, step, metrics):
-        if step == 3:
+    def interrupt_after_step_3(self, done):
+        if done == 4:
             signal.raise_signal(signal.SIGTERM)
-        return read(self, step, metrics)
+        return advance(self, done)
 
-    monkeypatch.setattr(loop._Loop, "_read", interrupt_after_step_3)
+    monkeypatch.setattr(loop.Progress, "advance", interrupt_after_step_3)
     with pytest.raises(training.Interrupted, match=r"SIGTERM: saved step \d of 8"):
         training.train(config, tmp_path)
     monkeypatch.undo()
@@ -192,7 +192,7 @@ def test_a_host_that_dies_stops_the_other_and_one_process_goes_on(
     command = kill_runs.command(workdir, data_dir)
     host, output, _ = host_runs.lose_a_host(command, workdir, devices=1)
     assert host.returncode not in (0, -signal.SIGKILL)
-    assert "hosts compute together has failed" in output or "another task died" in output
+    assert "a collective of all hosts has failed" in output or "another task died" in output
     assert "Traceback" not in output
     training.train(config, workdir)
     np.testing.assert_allclose(host_runs.losses(workdir), host_runs.losses(finished), rtol=1e-4)
@@ -256,15 +256,17 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(config, tmp_path, monkeypa
     config.on_save_error = "continue"
     training.train(config, tmp_path)
     assert newest(tmp_path).name == str(STEPS)
-    assert "training goes on" in capsys.readouterr().out
+    assert "training continues" in capsys.readouterr().out
 
 
-def test_a_step_that_is_not_finite_stops_the_run_and_is_replayed(config, tmp_path, capsys):
+def test_a_step_that_is_not_finite_stops_the_run_and_is_replayed(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["my code/run.py", "--config=synthetic.py"])
     config.optimizer.learning_rate = 1e30
     with pytest.raises(FloatingPointError, match=r"step 1: loss.* not finite") as failure:
         training.train(config, tmp_path)
     assert "train/" in str(failure.value)
-    assert "--mode=replay" in str(failure.value)
+    replay = "Replay it: python 'my code/run.py' --config=synthetic.py --mode=replay\n"
+    assert replay in str(failure.value)
     replayed = training.replay(config, tmp_path)
     assert not np.isfinite(replayed["loss"])
     assert [step for step, _ in losses(tmp_path)] == [1]

@@ -8,9 +8,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from aima_jax.sharding import (
     batch_sharding,
     make_mesh,
-    one_late,
+    one_ahead,
+    put_array,
     put_rows,
-    put_whole,
     state_shardings,
 )
 
@@ -52,7 +52,7 @@ def test_rows_are_split_over_all_devices():
 def test_what_every_host_holds_whole_is_split_as_it_is_to_lie():
     whole = np.arange(32.0).reshape(4, 8)
     sharding = NamedSharding(make_mesh(fsdp=4), PartitionSpec(None, "fsdp"))
-    array = put_whole(whole, sharding)
+    array = put_array(whole, sharding)
     whole += 1  # the devices have their own
     assert array.sharding == sharding
     assert {shard.data.shape for shard in array.addressable_shards} == {(4, 2)}
@@ -60,9 +60,9 @@ def test_what_every_host_holds_whole_is_split_as_it_is_to_lie():
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
-def test_one_late_makes_the_next_before_it_yields(count):
+def test_one_ahead_makes_the_next_before_it_yields(count):
     made = []
-    items = one_late(made.append(i) or i for i in range(count))
+    items = one_ahead(made.append(i) or i for i in range(count))
     for got in range(count):
         assert next(items) == got
         assert made[-1] == min(got + 1, count - 1)

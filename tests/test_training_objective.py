@@ -10,8 +10,8 @@ from aima_jax.config import check
 from aima_jax.evaluation.report import write_report
 from aima_jax.losses import LOSSES, Loss
 from aima_jax.models import AIMA
+from aima_jax.training.logs import Progress
 from aima_jax.training.objective import Objective
-from aima_jax.training.progress import Progress
 from configs import common
 
 PARTS = {

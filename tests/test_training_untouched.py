@@ -3,16 +3,15 @@
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from aima_jax.models import PRESETS, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from aima_jax.sharding import make_mesh
 from aima_jax.text.tokenizer import END_TOKEN, MASK_TOKEN
-from aima_jax.training import run as training_run
-from aima_jax.training.feed import streamed
-from aima_jax.workdir import plain
+from aima_jax.training import setup
+from aima_jax.training.loop import ask_all_hosts, batches_of
+from aima_jax.workdir import as_json
 from configs import market1501, pa100k, peta, synthetic
 from tfds_builders.prepare import prepare
 
@@ -35,7 +34,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture
 def changes(data_dir, tmp_path, monkeypatch):
     """A function that takes some steps of a recipe with a tiny model, on one device."""
-    monkeypatch.setattr(training_run, "make_mesh", lambda *_: make_mesh(devices=jax.devices()[:1]))
+    monkeypatch.setattr(setup, "make_mesh", lambda *_: make_mesh(devices=jax.devices()[:1]))
 
     def take_steps(config, model=VIT):
         """The run, and for each array the elements that have changed."""
@@ -43,11 +42,11 @@ def changes(data_dir, tmp_path, monkeypatch):
         config.update({"dataset": DATASET, "data_dir": str(data_dir), "image_size": SIZE})
         config.update({"batch_size": 16, "epochs": 2, "weights": ""})
         config.model.update({"variant": "tiny", "fusion_depth": 1})
-        run = training_run.open_run(config, tmp_path)
+        run = setup.open_run(config, tmp_path)
         # Copies, since the step donates the state.
         before = {name: np.array(value) for name, value in run.state.params.items()}
-        state, request = run.state, {"request": jnp.zeros(1, jnp.int32)}
-        for _, batch in zip(range(STEPS), streamed(run.batches, run.mesh), strict=False):
+        state, request = run.state, ask_all_hosts(run.mesh, 0)
+        for _, batch in zip(range(STEPS), batches_of(run), strict=False):
             state, metrics = run.step(state, batch | request, run.table)
         assert int(state.step) == STEPS and int(metrics["failed"]) == -1
         after = {name: np.asarray(value) for name, value in state.params.items()}
@@ -72,7 +71,7 @@ def assert_words_stay(run, changed):
 
 def test_shipped_configs_have_the_recipes_tried_here():
     def recipe(config):
-        return plain(config.optimizer), plain(config.loss)
+        return as_json(config.optimizer), as_json(config.loss)
 
     tried = [recipe(get_config()) for get_config in RECIPES.values()]
     for config in (market1501, peta, pa100k, synthetic):

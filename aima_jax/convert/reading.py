@@ -17,7 +17,7 @@ from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig, resize_positions
 from aima_jax.models.positions import Resize
 from aima_jax.parameters import Parameters, bind, flatten
 from aima_jax.platform import platform_of
-from aima_jax.sharding import put_whole, state_shardings
+from aima_jax.sharding import put_array, state_shardings
 
 Config = TypeVar("Config", CLIPConfig, AIMAConfig)
 POSITIONS = ("vision.position_embedding", "vision.attention_pool.position_embedding")
@@ -201,4 +201,4 @@ def put(array: np.ndarray, mesh: Mesh | None) -> jax.Array:
     if mesh is None:
         return jnp.array(array)
     sharding = state_shardings(jax.ShapeDtypeStruct(array.shape, array.dtype), mesh)
-    return put_whole(array, sharding)
+    return put_array(array, sharding)

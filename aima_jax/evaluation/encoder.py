@@ -14,7 +14,7 @@ from aima_jax.models import AIMA
 from aima_jax.parameters import Parameters, bind
 from aima_jax.pixels import normalize
 from aima_jax.platform import platform_of
-from aima_jax.sharding import batch_sharding, make_mesh, one_late, put_rows, replicated
+from aima_jax.sharding import batch_sharding, make_mesh, one_ahead, put_rows, replicated
 
 Encode = Callable[[Parameters, Array], Float[Array, "batch dim"]]
 
@@ -107,7 +107,7 @@ class Encoder:
     ) -> Iterator[Float[np.ndarray, "batch dim"]]:
         placed = ((put_rows({"rows": rows}, self._sharding), count) for rows, count in batches)
         encoded = ((encode(params, batch["rows"]), count) for batch, count in placed)
-        for features, count in one_late(encoded):
+        for features, count in one_ahead(encoded):
             yield np.asarray(features)[:count]
 
     def _stack(

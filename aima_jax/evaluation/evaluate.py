@@ -22,7 +22,7 @@ from aima_jax.parameters import flatten
 from aima_jax.prepared import prepared_folder
 from aima_jax.sharding import make_mesh
 from aima_jax.text import build_text_table
-from aima_jax.workdir import METRICS, RANKINGS, REPORT, RESULTS, held, record
+from aima_jax.workdir import METRICS, RANKINGS, REPORT, RESULTS, locked_workdir, record_start
 
 _REPORTED_QUERIES = 12
 _REPORTED_RANKS = 10
@@ -44,7 +44,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
             model's, or no query has a relevant image.
     """
     workdir = pathlib.Path(workdir).resolve()
-    with held(workdir):
+    with locked_workdir(workdir):
         return _evaluate(config, workdir)
 
 
@@ -86,7 +86,7 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     }
     if jax.process_index() == 0:
         dataset = {"name": split.dataset, "checksum": split.checksum}
-        record(workdir, evaluated_step=step, dataset=dataset)
+        record_start(workdir, evaluated_step=step, dataset=dataset)
         similarity, ranking = top_k(sentences, gallery, _SAVED_RANKS)
         if config.save_rankings:
             _save_rankings(workdir / RANKINGS, table.sentences, split, similarity, ranking)

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from aima_jax.sharding import one_late
+from aima_jax.sharding import one_ahead
 
 BLOCK_SIZE = 32_768
 # At other sizes a CPU's matrix product sums the last rows in another order than the rest.
@@ -88,7 +88,7 @@ class Gallery:
                 placed = jax.device_put(padded, self._everywhere)
                 yield group, [_product(placed, block) for block in self._blocks]
 
-        for group, parts in one_late(products()):
+        for group, parts in one_ahead(products()):
             rows = np.concatenate([np.asarray(part) for part in parts], axis=1)
             yield group, rows[: group.stop - group.start, : self.shape[0]]
 

@@ -1,7 +1,5 @@
 """Training: `train(config, workdir)`."""
 
-from aima_jax.training.failure import replay
-from aima_jax.training.interruption import Interrupted
-from aima_jax.training.loop import train
+from aima_jax.training.loop import Interrupted, replay, train
 
 __all__ = ["Interrupted", "replay", "train"]

@@ -1,36 +1,52 @@
 """Training from the first step, or from the newest sound checkpoint, to the last."""
 
 import contextlib
+import itertools
+import math
+import os
 import pathlib
+import shlex
+import signal
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from aima_jax.allocation import give_back_memory
-from aima_jax.config import check
-from aima_jax.sharding import batch_sharding, put_rows
-from aima_jax.training import feed
-from aima_jax.training.failure import raise_not_finite
-from aima_jax.training.interruption import Interrupted, Interruption
-from aima_jax.training.metrics import MetricsWriter
-from aima_jax.training.profiling import Profile
-from aima_jax.training.progress import Progress
-from aima_jax.training.run import Run, open_run
+from aima_jax.config import check, profiled_steps
+from aima_jax.data import TrainBatches, decode_all
+from aima_jax.files import user_path
+from aima_jax.losses import LOSSES
+from aima_jax.sharding import batch_sharding, one_ahead, put_rows
+from aima_jax.training.logs import MetricsWriter, Progress
 from aima_jax.training.saving import Saver
+from aima_jax.training.setup import Run, open_run
 from aima_jax.training.step import Metrics, Rows
 from aima_jax.training.validation import Validation
-from aima_jax.workdir import held, record
+from aima_jax.workdir import locked_workdir, record_start
 
 # What a host asks of all hosts; the largest counts.
 _NOTHING, _SAVE, _STOP = 0, 1, 2
 _NOT_LOGGED = ("failed", "skipped", "request")
 
 
+class Interrupted(Exception):
+    """The run saved its state and stopped after a signal; the same command resumes it."""
+
+    exit_code = 75  # EX_TEMPFAIL
+
+
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     """Trains as the config says; a workdir that holds a checkpoint is resumed.
+
+    Called from another thread than the main one, it leaves signals alone.
 
     Raises:
         FileNotFoundError: dataset, weights or another run are not where the config says.
@@ -39,152 +55,284 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
         OSError: a checkpoint could not be saved and `config.on_save_error` is "stop".
         Interrupted: the state was saved after a signal.
     """
-    workdir = pathlib.Path(workdir).resolve()
+    workdir = user_path(workdir).resolve()
     check(config)
-    with held(workdir, config), Interruption() as interruption:
+    with locked_workdir(workdir, config) as check_lock:
         run = open_run(config, workdir)
         if run.first_step == len(run.batches):
             told = f"{workdir} is trained: all {run.first_step} steps are done"
             print("\n".join([*run.notes, told]))
             return
         if jax.process_index() == 0:
-            record(workdir, first_step=run.first_step, dataset=dict(run.description.dataset))
-        _Loop(run, interruption).go()
+            record_start(workdir, first_step=run.first_step, dataset=dict(run.description.dataset))
+        _take_steps(run, check_lock)
 
 
-class _Loop:
-    """The steps of one start of a run. Metrics are read one step late, so that no step waits."""
+def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
+    """Takes all steps that are left, with validations and saves between them."""
+    config, total, first_host = run.config, len(run.batches), jax.process_index() == 0
+    validate = Validation(run) if run.problem.validation is not None else None
+    validate_every = max(1, round(config.eval_every_epochs * run.steps_per_epoch))
+    state, skipped = run.state, int(run.state.skipped)
 
-    def __init__(self, run: Run, interruption: Interruption):
-        config, first_host = run.config, jax.process_index() == 0
-        self.run = run
-        self.state = run.state
-        self.total = len(run.batches)
-        self.interruption = interruption
-        self.saver = Saver(run.workdir, run.description)
-        self.saved_at = time.monotonic()
-        self.skipped = int(run.state.skipped)
-        self.profile = Profile(config.profile, run.workdir)
-        self.progress = Progress(
-            self.total, first_step=run.first_step, batch_size=config.batch_size, shown=first_host
+    with contextlib.ExitStack() as stack:
+        progress = Progress(
+            total, first_step=run.first_step, batch_size=config.batch_size, shown=first_host
         )
-        self.writer = MetricsWriter(run.workdir, first_step=run.first_step) if first_host else None
-        self.validate = Validation(run) if run.problem.validation is not None else None
-
-    def go(self) -> None:
-        """Takes all steps that are left, with validations and saves between them."""
-        run, config = self.run, self.run.config
-        validate_every = max(1, round(config.eval_every_epochs * run.steps_per_epoch))
+        stack.enter_context(contextlib.closing(progress))
         for note in run.notes:
-            self.progress.say(note)
+            progress.say(note)
         if run.first_step:
-            self.progress.say(f"going on from step {run.first_step}")
-        try:
-            unread = take_step = None
-            for step, batch in enumerate(self._batches(), start=run.first_step):
-                take_step = take_step or self._compile(batch)
-                with self.profile.around(step):
-                    self.state, metrics = take_step(self.state, batch, run.table)
-                request = self._read(*unread) if unread else _NOTHING
-                unread = (step, metrics)
-                done = step + 1
-                due = done == self.total or (self.validate and done % validate_every == 0)
-                every = config.checkpoint_every_steps
-                if request or due or (every and done % every == 0):
-                    request = max(request, self._read(*unread))
-                    unread = None
-                    self._pause(done, validate=bool(due and self.validate))
-                    if request == _STOP and done < self.total:
-                        self._stop(done)
-            self.saver.wait()
-        finally:
-            self.progress.close()
-            if self.writer:
-                self.writer.close()
-            self.saver.close()
+            progress.say(f"resuming from step {run.first_step}")
+        batches = batches_of(run)
+        first = next(batches)
+        lowered = run.step.lower(state, first | ask_all_hosts(run.mesh, _NOTHING), run.table)
+        take_step = _compile(lowered)
+        progress.restart_rates(run.first_step, run.batches.waited)
+        batches = itertools.chain(iter([first]), batches)
+        del first, lowered
 
-    def _compile(self, batch: Rows) -> jax.stages.Compiled:
-        """Compiles the step; drops what is done with, before the first step takes its memory.
+        interruption = stack.enter_context(Interruption())
+        saver = stack.enter_context(contextlib.closing(Saver(run.workdir, run.description)))
+        trace = stack.enter_context(contextlib.closing(Trace(config.profile, run.workdir)))
+        writer = None
+        if first_host:
+            writer = MetricsWriter(run.workdir, first_step=run.first_step)
+            stack.enter_context(contextlib.closing(writer))
 
-        JAX forgets what has drawn or read the parameters as well. What this process has jitted
-        elsewhere is compiled anew when it is next called.
-        """
-        compiled = self.run.step.lower(self.state, batch, self.run.table).compile()
-        jax.clear_caches()
-        give_back_memory()
-        self.progress.pause(self.run.first_step, self.run.batches.waited)
-        return compiled
+        def write(done: int, values: Mapping[str, float]) -> None:
+            if writer:
+                with _full_disk_handled(config, progress):
+                    writer.write(done, {"epoch": done / run.steps_per_epoch, **values})
 
-    def _batches(self) -> Iterator[Rows]:
-        """Batches with this host's request to all others, asked anew for each step."""
-        run = self.run
-        source = feed.resident if run.config.data.cache == "device" else feed.streamed
-        sharding = batch_sharding(run.mesh)
-        devices = run.mesh.size // jax.process_count()
-        for batch in source(run.batches, run.mesh):
-            request = np.full(devices, self._request(), np.int32)
-            yield batch | put_rows({"request": request}, sharding)
+        def read(step: int, metrics: Metrics) -> int:
+            """Waits for a step, logs it if it is its turn, and returns what the hosts ask."""
+            nonlocal skipped
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            done = step + 1
+            trace.end(step)
+            progress.advance(done)
+            if values["failed"] >= 0:
+                saver.save_failed(state)
+                _raise_not_finite(run, int(values["failed"]), values)
+            if values["skipped"] > skipped:
+                skipped = int(values["skipped"])
+                progress.say(f"step {step} was not finite and is skipped, {skipped} so far")
+            if done % config.log_every_steps == 0 or done == total:
+                rates = progress.rates(done, run.batches.waited)
+                logged = {n: v for n, v in values.items() if n not in _NOT_LOGGED} | rates
+                progress.show(done, logged)
+                write(done, {f"train/{name}": value for name, value in logged.items()})
+            return int(values["request"])
 
-    def _request(self) -> int:
-        if self.interruption.name:
-            return _STOP
-        minutes = self.run.config.checkpoint_every_minutes
-        return _SAVE if minutes and time.monotonic() - self.saved_at > 60 * minutes else _NOTHING
+        saved_at = time.monotonic()
+        unread = None
+        for step, batch in enumerate(batches, start=run.first_step):
+            check_lock()
+            request = _NOTHING
+            if interruption.name:
+                request = _STOP
+            elif 0 < 60 * config.checkpoint_every_minutes < time.monotonic() - saved_at:
+                request = _SAVE
+            with trace.around(step):
+                batch |= ask_all_hosts(run.mesh, request)
+                state, metrics = take_step(state, batch, run.table)
 
-    def _read(self, step: int, metrics: Metrics) -> int:
-        """Waits for a step, logs it if it is its turn, and returns what the hosts ask."""
+            # Metrics are read one step late, so that no step waits for the host.
+            asked = read(*unread) if unread else _NOTHING
+            unread = (step, metrics)
+
+            done = step + 1
+            validation_due = validate and (done == total or done % validate_every == 0)
+            every = config.checkpoint_every_steps
+            if not (asked or validation_due or done == total or (every and done % every == 0)):
+                continue
+            asked, unread = max(asked, read(*unread)), None
+            scores = None
+            if validation_due:
+                scores = validate(state.params)
+                shown = "  ".join(f"{name} {value:.1%}" for name, value in scores.items())
+                progress.say(f"validation after step {done}: {shown}")
+                write(done, {f"val/{name}": value for name, value in scores.items()})
+            with _full_disk_handled(config, progress):
+                saver.save(done, state, metrics=scores)
+            saved_at = time.monotonic()
+            progress.restart_rates(done, run.batches.waited)
+            if asked == _STOP and done < total:
+                saver.wait()
+                raise Interrupted(
+                    f"{interruption.name or 'another host'}: saved step {done} of {total} in "
+                    f"{run.workdir}; the same command resumes from there"
+                )
+        saver.wait()
+
+
+def replay(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
+    """Takes the step after the newest checkpoint once more, and saves nothing.
+
+    Returns:
+        Its losses and other metrics, which are printed as well.
+    """
+    workdir = user_path(workdir).resolve()
+    check(config)
+    with locked_workdir(workdir, config):
+        run = open_run(config, workdir)
+        batch = next(batches_of(run)) | ask_all_hosts(run.mesh, _NOTHING)
+        _, metrics = run.step(run.state, batch, run.table)
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        done = step + 1
-        self.profile.end(step)
-        self.progress.advance(done)
-        if values["failed"] >= 0:
-            self.saver.save_failed(self.state)
-            raise_not_finite(self.run, int(values["failed"]), values)
-        if values["skipped"] > self.skipped:
-            self.skipped = int(values["skipped"])
-            self.progress.say(f"step {step} was not finite and is skipped, {self.skipped} so far")
-        if done % self.run.config.log_every_steps == 0 or done == self.total:
-            rates = self.progress.rates(done, self.run.batches.waited)
-            logged = {n: v for n, v in values.items() if n not in _NOT_LOGGED} | rates
-            self.progress.show(done, logged)
-            self._write(done, {f"train/{name}": value for name, value in logged.items()})
-        return int(values["request"])
+    for name, value in values.items():
+        print(f"step {run.first_step}  {name:<18} {value!r}")
+    return values
 
-    def _pause(self, done: int, *, validate: bool) -> None:
-        """Validates if it is time, and saves."""
-        metrics = None
-        if validate:
-            metrics = self.validate(self.state.params)
-            scores = "  ".join(f"{name} {value:.1%}" for name, value in metrics.items())
-            self.progress.say(f"validation after step {done}: {scores}")
-            self._write(done, {f"val/{name}": value for name, value in metrics.items()})
-        with self._going_on():
-            self.saver.save(done, self.state, metrics=metrics)
-        self.saved_at = time.monotonic()
-        self.progress.pause(done, self.run.batches.waited)
 
-    def _stop(self, done: int) -> None:
-        self.saver.wait()
-        raise Interrupted(
-            f"{self.interruption.name or 'another host'}: saved step {done} of {self.total} in "
-            f"{self.run.workdir}; the same command goes on from there"
-        )
+def batches_of(run: Run) -> Iterator[Rows]:
+    """The batches that are left, on the mesh."""
+    make = _gathered if run.config.data.cache == "device" else _decoded
+    return make(run.batches, run.mesh)
 
-    def _write(self, done: int, values: dict[str, float]) -> None:
-        if self.writer:
-            epoch = done / self.run.steps_per_epoch
-            with self._going_on():
-                self.writer.write(done, {"epoch": epoch, **values})
+
+def _decoded(batches: TrainBatches, mesh: Mesh) -> Iterator[Rows]:
+    """Puts each batch that the host decodes on the mesh while the one before is used."""
+    sharding = batch_sharding(mesh)
+    names = ("image", "category")
+    return one_ahead(put_rows({name: batch[name] for name in names}, sharding) for batch in batches)
+
+
+def _gathered(batches: TrainBatches, mesh: Mesh) -> Iterator[Rows]:
+    """Gathers the same batches from a split that is decoded once and stays on the devices.
+
+    Each host decodes its share of the split, which is sharded over all devices as uint8: PA-100K at
+    384×128 is 12 GB.
+    """
+    sharding = batch_sharding(mesh)
+    split, processes = batches.split, jax.process_count()
+    share = -(-len(split) // mesh.size) * mesh.size // processes
+    first = jax.process_index() * share
+    own = np.minimum(np.arange(first, first + share), len(split) - 1)
+    rows = {
+        "image": decode_all(split, batches.image_size, own),
+        "category": batches.category[own],
+    }
+    everything = put_rows(rows, sharding)
+    gather = jax.jit(
+        lambda rows, index: jax.tree.map(lambda x: jnp.take(x, index, axis=0), rows),
+        out_shardings=sharding,
+    )
+    for step in range(batches.start_step, len(batches)):
+        yield gather(everything, batches.indices(step))
+
+
+def ask_all_hosts(mesh: Mesh, request: int) -> Rows:
+    """This host's request as a part of a batch, whose largest one the step returns to all."""
+    own = np.full(mesh.size // jax.process_count(), request, np.int32)
+    return put_rows({"request": own}, batch_sharding(mesh))
+
+
+def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiles in another thread, so that Ctrl-C ends the wait for it at once."""
+    outcome = []
+
+    def run() -> None:
+        try:
+            outcome.append(lowered.compile())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, name="compile", daemon=True)
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+class Interruption:
+    """While entered, the first SIGTERM or SIGINT is noted by name; a second ends the process.
+
+    Python gives signals to the main thread alone; in any other, none is noted.
+    """
+
+    def __init__(self):
+        self.name = ""
+        self._handlers = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            numbers = (signal.SIGTERM, signal.SIGINT)
+            self._handlers = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._handlers.items():
+            # None is a handler that was not set by Python, which cannot set it again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.name:
+            os._exit(128 + number)
+        self.name = signal.Signals(number).name
+
+
+class Trace:
+    """Traces the steps "first:last" of `config.profile` into `workdir/profile`.
+
+    TensorBoard and Perfetto show it.
+    """
+
+    def __init__(self, steps: str, workdir: pathlib.Path):
+        self._folder = workdir / "profile"
+        self._first, self._last = profiled_steps(steps) if steps else (-1, -1)
+        self._running = False
 
     @contextlib.contextmanager
-    def _going_on(self) -> Iterator[None]:
-        """A disk that is full stops the run, or is only told of, as the config says.
-
-        Of many hosts one cannot go on alone.
-        """
-        try:
+    def around(self, step: int) -> Iterator[None]:
+        """Starts the trace before its first step; marks each step in it."""
+        if step == self._first:
+            jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+            self._running = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
             yield
-        except OSError as error:
-            if self.run.config.on_save_error == "stop" or jax.process_count() > 1:
-                raise
-            self.progress.say(f"{error}; training goes on")
+
+    def end(self, step: int) -> None:
+        """Ends the trace after its last step, whose result has been waited for."""
+        if step == self._last:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the trace if it runs."""
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
+
+
+@contextlib.contextmanager
+def _full_disk_handled(config: ConfigDict, progress: Progress) -> Iterator[None]:
+    """Lets what cannot be written stop the run, or only be told of, as the config says.
+
+    One of many hosts cannot continue alone.
+    """
+    try:
+        yield
+    except OSError as error:
+        if config.on_save_error == "stop" or jax.process_count() > 1:
+            raise
+        progress.say(f"{error}; training continues")
+
+
+def _raise_not_finite(run: Run, step: int, values: Mapping[str, float]) -> NoReturn:
+    """Ends the run, naming the step, the losses, the pictures and the command that replays it.
+
+    Raises:
+        FloatingPointError: always.
+    """
+    names = [n for n in ("loss", *LOSSES, "gradient_norm") if not math.isfinite(values.get(n, 0))]
+    files = [run.problem.train.filename[i] for i in run.batches.indices(step)]
+    replayed = "training.replay(config, workdir)"
+    if pathlib.Path(sys.argv[0]).name == "run.py":
+        replayed = shlex.join(["python", *sys.argv, "--mode=replay"])
+    raise FloatingPointError(
+        f"step {step}: {', '.join(names)} not finite; the state before it is saved.\n"
+        f"Its pictures: {' '.join(files)}\n"
+        f"Replay it: {replayed}\n"
+        "Continue without it: --config.on_nonfinite=skip"
+    )

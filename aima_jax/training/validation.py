@@ -9,7 +9,7 @@ from aima_jax.evaluation.protocols import GalleryLabels
 from aima_jax.evaluation.ranking import evaluate_rankings
 from aima_jax.parameters import Parameters
 from aima_jax.text import build_text_table
-from aima_jax.training.run import Run
+from aima_jax.training.setup import Run
 
 
 class Validation:

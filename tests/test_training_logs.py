@@ -8,7 +8,7 @@ import signal
 import pytest
 from kill_runs import scalars
 
-from aima_jax.training.metrics import MetricsWriter
+from aima_jax.training.logs import MetricsWriter
 from aima_jax.workdir import read_metrics
 
 

@@ -1,0 +1,338 @@
+"""What a run is made of: data, model, optimizer and the jitted step, new or resumed."""
+
+import dataclasses
+import pathlib
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Int32
+from ml_collections import ConfigDict
+
+from aima_jax import checkpoint
+from aima_jax.convert import load_pretrained
+from aima_jax.data import (
+    Split,
+    TrainBatches,
+    categories,
+    has_split,
+    hold_out_categories,
+    load_split,
+)
+from aima_jax.distributed import from_first_host
+from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig
+from aima_jax.parameters import Parameters, flatten, statistic_names
+from aima_jax.platform import Platform, platform_of
+from aima_jax.prepared import prepared_folder
+from aima_jax.sharding import make_mesh, put_array, replicated, state_shardings
+from aima_jax.text import PromptTemplate, TextTable, Variation, build_text_table
+from aima_jax.training.optimizer import learning_rate_schedule, make_optimizer, trainable_names
+from aima_jax.training.saving import clear_damaged, restore
+from aima_jax.training.step import CategoryTable, Objective, TrainState, make_train_step
+from aima_jax.workdir import as_json
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The training split, the category of each of its images, and sentences for each category."""
+
+    train: Split
+    category: Int32[np.ndarray, "images"]
+    table: TextTable
+    template: PromptTemplate
+    validation: Split | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What training and replaying share; `notes` are for the person who started it.
+
+    `step` is jitted, and donates the state that it is given.
+    """
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    mesh: Mesh
+    problem: Problem
+    skeleton: AIMA
+    batches: TrainBatches
+    table: CategoryTable
+    step: jax.stages.Wrapped
+    state: TrainState
+    description: checkpoint.Description
+    notes: list[str]
+
+    @property
+    def first_step(self) -> int:
+        """The step at which the run starts or resumes."""
+        return self.batches.start_step
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the training split, without its remainder."""
+        return self.batches.steps_per_epoch
+
+
+def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
+    """Makes a run ready, from its newest sound checkpoint or from the start.
+
+    Raises:
+        FileNotFoundError: dataset, weights or another run are not where the config says.
+        ValueError: they do not fit each other, or the batch does not fit the devices.
+    """
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+    platform = platform_of(mesh)
+    micro_batches = _micro_batches(config, mesh)
+    problem = load_problem(config, prepared_folder(config))
+    dataset = {
+        "name": problem.train.dataset,
+        "checksum": problem.train.checksum,
+        "categories": len(problem.table.attributes),
+    }
+    notes = clear_damaged(workdir) if jax.process_index() == 0 else []
+    newest = from_first_host(lambda: max(checkpoint.steps(workdir), default=-1))
+    path = workdir / checkpoint.FOLDER / str(newest)
+    if newest < 0:
+        skeleton, params = initial_parameters(config, dataset["categories"], mesh)
+    else:
+        found = checkpoint.describe(path)
+        if found.dataset != dataset:
+            raise ValueError(
+                f"{config.dataset} has changed since {path} was saved; train in another --workdir"
+            )
+        skeleton = found.abstract_model(platform)
+        params = flatten(skeleton)
+
+    batches = TrainBatches(
+        problem.train,
+        problem.category,
+        batch_size=config.batch_size,
+        image_size=config.image_size,
+        seed=config.seed,
+        epochs=config.epochs,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=config.data.threads,
+        prefetch=config.data.prefetch,
+        start_step=max(newest, 0),
+        cache="host" if config.data.cache == "host" else "none",
+    )
+    settings = config.optimizer
+    schedule = learning_rate_schedule(
+        settings.learning_rate,
+        steps=len(batches),
+        warmup_steps=round(settings.warmup_epochs * batches.steps_per_epoch),
+        warmup_factor=settings.warmup_factor,
+    )
+    statistics = statistic_names(skeleton)
+    trainable = trainable_names([n for n in params if n not in statistics], settings.rules)
+    optimizer = make_optimizer(
+        sorted(trainable),
+        settings.rules,
+        schedule,
+        beta1=settings.beta1,
+        beta2=settings.beta2,
+        epsilon=settings.epsilon,
+        gradient_clip=settings.gradient_clip,
+    )
+    place = {"mesh": mesh, "min_shard_elements": config.mesh.min_shard_elements}
+    if newest < 0:
+        state = initial_state(params, optimizer, trainable, **place)
+    else:
+        abstract = jax.eval_shape(lambda p: TrainState.create(p, optimizer, trainable), params)
+        state = restore(path, abstract, **place)
+    step = make_train_step(
+        skeleton,
+        optimizer,
+        Objective.from_config(config),
+        trainable=trainable,
+        schedule=schedule,
+        augmentation=config.augment.to_dict(),
+        seed=config.seed,
+        micro_batches=micro_batches,
+        skip_nonfinite=config.on_nonfinite == "skip",
+        platform=platform,
+    )
+    where = jax.tree.map(lambda x: x.sharding, state)
+    return Run(
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        problem=problem,
+        skeleton=skeleton,
+        batches=batches,
+        table=jax.device_put(CategoryTable.of(problem.table), replicated(mesh)),
+        step=jax.jit(
+            step,
+            donate_argnums=0,
+            out_shardings=(where, replicated(mesh)),
+            compiler_options=platform.compiler_options(),
+        ),
+        state=state,
+        description=checkpoint.Description(
+            model=skeleton.config.to_dict(),
+            schema=problem.train.schema.to_dict(),
+            wording=problem.train.wording.to_dict(),
+            template=config.template,
+            config=as_json(config),
+            dataset=dataset,
+        ),
+        notes=notes,
+    )
+
+
+def load_problem(config: ConfigDict, folder: pathlib.Path) -> Problem:
+    """Reads a prepared dataset as the config wants it.
+
+    Raises:
+        ValueError: a split is empty or smaller than a batch, or a sentence is too long.
+    """
+    train = load_split(folder, "train")
+    validation = None
+    if config.selection == "test":
+        validation = load_split(folder, "test")
+    elif config.validation_categories:
+        train, validation = hold_out_categories(
+            train, config.validation_categories, seed=config.seed
+        )
+    elif config.selection == "validation" and has_split(folder, "val"):
+        validation = load_split(folder, "val")
+    if len(train) < config.batch_size:
+        raise ValueError(
+            f"the training split of {config.dataset} has {len(train)} images, fewer than "
+            f"config.batch_size={config.batch_size}"
+        )
+    attributes, category = categories(train.attributes)
+    template = PromptTemplate(train.schema, config.template, train.wording)
+    shares = config.sentences
+    table = build_text_table(
+        attributes,
+        template,
+        variants=shares.variants,
+        variation=Variation(**{f.name: shares[f.name] for f in dataclasses.fields(Variation)}),
+        seed=config.seed,
+    )
+    return Problem(train, category, table, template, validation)
+
+
+def initial_parameters(
+    config: ConfigDict, num_categories: int, mesh: Mesh
+) -> tuple[AIMA, Parameters]:
+    """The abstract model, and its parameters: random, from weights or from another run.
+
+    Weights are CLIP's, or those of a whole model, which have a depth of the fusion module too.
+
+    Raises:
+        FileNotFoundError: weights or run are not there.
+        ValueError: they do not fit; see `load_pretrained`.
+    """
+    platform = platform_of(mesh)
+    pretrained: Parameters = {}
+    fusion_depth = config.model.fusion_depth
+    patch_stride = config.model.patch_stride or None
+    towers = {
+        name: config.model[name] or None for name in ("activation", "vision_heads", "text_heads")
+    }
+    if config.weights and not config.init_from:
+        loaded = load_pretrained(
+            config.weights,
+            num_categories=num_categories,
+            image_size=config.image_size,
+            patch_stride=patch_stride,
+            position_resize=config.model.position_resize,
+            trust_weights=config.trust_weights,
+            mesh=mesh,
+            seed=config.seed,
+            **towers,
+        )
+        if isinstance(loaded, CLIP):
+            clip_config = loaded.config
+            pretrained = {f"clip.{name}": value for name, value in flatten(loaded).items()}
+        else:
+            clip_config, fusion_depth = loaded.config.clip, loaded.config.fusion_depth
+            pretrained = flatten(loaded)
+    else:
+        clip_config = CLIPConfig.preset(
+            config.model.variant, image_size=config.image_size, patch_stride=patch_stride
+        ).with_towers(**towers)
+    clip_config = dataclasses.replace(
+        clip_config,
+        dtype=compute_dtype(config.dtype, platform),
+        scan_layers=config.model.scan_layers,
+        remat=config.model.remat,
+    )
+    model_config = AIMAConfig(clip_config, num_categories, fusion_depth)
+
+    def create() -> AIMA:
+        return AIMA(model_config, rngs=nnx.Rngs(config.seed), platform=platform)
+
+    skeleton = nnx.eval_shape(create)
+    shapes = flatten(skeleton)
+    shardings = state_shardings(shapes, mesh, config.mesh.min_shard_elements)
+    if config.init_from:
+        pretrained = _other_run(pathlib.Path(config.init_from), shapes, mesh)
+    params = {name: jax.device_put(x, shardings[name]) for name, x in pretrained.items()}
+    if shapes.keys() - params.keys():
+        # Not under jit: compiled into one program, the draws take minutes on a GPU.
+        drawn = flatten(create())
+        for name in shapes.keys() - params.keys():
+            params[name] = put_array(np.asarray(drawn.pop(name)), shardings[name])
+    return skeleton, {name: params[name] for name in shapes}
+
+
+def initial_state(
+    params: Parameters,
+    optimizer: optax.GradientTransformation,
+    trainable: frozenset[str],
+    *,
+    mesh: Mesh,
+    min_shard_elements: int,
+) -> TrainState:
+    """The state before the first step; the optimizer's moments lie where their parameters lie."""
+    create = partial(TrainState.create, optimizer=optimizer, trainable=trainable)
+    shardings = state_shardings(jax.eval_shape(create, params), mesh, min_shard_elements)
+    return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
+
+
+def compute_dtype(name: str, platform: Platform) -> str:
+    """Resolves `config.dtype`: "auto" is bfloat16 on accelerators and float32 on a CPU."""
+    if name == "auto":
+        return "float32" if platform.kind == "cpu" else "bfloat16"
+    return name
+
+
+def _other_run(workdir: pathlib.Path, shapes: Parameters, mesh: Mesh) -> Parameters:
+    """Another run's parameters, without an identity classifier of another size."""
+    loaded = flatten(checkpoint.load_model(workdir, mesh=mesh).model)
+    fitting = {
+        name: value
+        for name, value in loaded.items()
+        if name in shapes and shapes[name].shape == value.shape
+    }
+    names = loaded.keys() | shapes.keys()
+    if misfits := [n for n in names if n not in fitting and not n.startswith("classifier.")]:
+        raise ValueError(
+            f"config.init_from={str(workdir)!r} is another model: "
+            f"{', '.join(sorted(misfits)[:5])} do not fit ({len(misfits)} parameters); "
+            "use its model.* and image_size"
+        )
+    return fitting
+
+
+def _micro_batches(config: ConfigDict, mesh: Mesh) -> int:
+    """In how many parts a batch is encoded; checks that devices and parts divide it."""
+    size = config.micro_batch_size or config.batch_size
+    if config.batch_size % mesh.size:
+        raise ValueError(
+            f"config.batch_size={config.batch_size} does not divide among {mesh.size} devices"
+        )
+    if config.batch_size % size or size % mesh.size:
+        raise ValueError(
+            f"config.micro_batch_size={size} must divide config.batch_size={config.batch_size}, "
+            f"and be a multiple of the {mesh.size} devices"
+        )
+    return config.batch_size // size
