@@ -89,10 +89,14 @@ def check(config: ConfigDict) -> None:
             "than the first: config.sentences.variants of 2 or more"
         )
     size = _at(config, "image_size")
-    if not _is_pair(size, int, 8, 4096):
+    if not _are_numbers(size, 2, int, 8, 4096):
         wrong.append(f"config.image_size={size!r} must be (height, width), each 8 to 4096")
+    for name, low in (("model.pixel_mean", -10), ("model.pixel_std", 1e-6)):
+        value = _at(config, name)
+        if value not in ((), []) and not _are_numbers(value, 3, int | float, low, 10):
+            wrong.append(f"config.{name}={value!r} must be () or three numbers, {low} to 10")
     area = _at(config, "augment.erase_area")
-    if not (_is_pair(area, int | float, 0, 1) and area[0] <= area[1]):
+    if not (_are_numbers(area, 2, int | float, 0, 1) and area[0] <= area[1]):
         wrong.append(f"config.augment.erase_area={area!r} must be (least, most), each 0 to 1")
     protocols = _at(config, "protocols")
     if not isinstance(protocols, tuple | list) or not all(p in PROTOCOLS for p in protocols):
@@ -156,10 +160,10 @@ def _in_words(allowed: tuple) -> str:
     return f"{whole}{least}" + ("" if high == math.inf else f", {high} at most")
 
 
-def _is_pair(value: Any, kind: type | UnionType, low: float, high: float) -> bool:
+def _are_numbers(value: Any, count: int, kind: type | UnionType, low: float, high: float) -> bool:
     return (
         isinstance(value, tuple | list)
-        and len(value) == 2
+        and len(value) == count
         and all(isinstance(part, kind) and low <= part <= high for part in value)
     )
 

@@ -38,6 +38,8 @@ def get_config() -> ConfigDict:
     model.activation = ""  # of both towers, "quick_gelu" or "gelu"; "": as the weights say
     model.vision_heads = 0  # attention heads of the image tower; 0: as the weights say
     model.text_heads = 0  # likewise of the text tower
+    model.pixel_mean = ()  # subtracted from pixels of 0…1, red, green, blue; (): as the weights say
+    model.pixel_std = ()  # divides them; likewise
     model.patch_stride = 0  # pixels; 0: the patch size
     model.position_resize = "bilinear"  # of the pretrained position grid: or "bicubic"
     model.fusion_depth = 4  # self-attention blocks unless the weights tell [IRRA]

@@ -89,6 +89,8 @@ def test_random_configs_are_sound_or_refused(changes, removed):
         ("model.activation", "relu"),
         ("model.vision_heads", -1),
         ("model.text_heads", 8.0),
+        ("model.pixel_mean", [0.5, 0.5]),
+        ("model.pixel_std", [0.5, 0.0, 0.5]),
     ],
 )
 def test_a_wrong_value_is_named(field, value):

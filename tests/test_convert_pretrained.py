@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from aima_jax.convert import save_aima, save_clip
+from aima_jax.convert import load_aima, load_clip, save_aima, save_clip
 from aima_jax.convert.layouts import OPENAI, OPENAI_RESNET, entries_of, irra
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from aima_jax.models import resize_positions as resize
@@ -95,6 +95,26 @@ def test_a_run_starts_from_a_clip_and_draws_the_rest(config, save, tmp_path):
     drawn = [name for name in params if name.endswith("kernel") and "clip." not in name]
     assert len(drawn) > 5
     assert all(0 < params[name].std() < 0.5 for name in drawn)
+
+
+def test_pixel_statistics_come_with_the_weights_and_go_out_with_them(tmp_path):
+    """From a folder of Hugging Face's through a run's start into both kinds of export."""
+    halves = {"pixel_mean": (0.5, 0.5, 0.5), "pixel_std": (0.5, 0.25, 0.5)}
+    vision = dataclasses.replace(CONFIG.clip.vision, **halves)
+    config = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, vision=vision))
+    model = random_aima(config)
+    for save in (save_hugging_face, save_whole):
+        skeleton, params = start(save(model, tmp_path / save.__name__), (32, 32))
+        assert skeleton.config.clip.vision == vision
+        started = bind(skeleton, params)
+        save_clip(started.clip, tmp_path / "clip")
+        assert load_clip(tmp_path / "clip", image_size=None)[0].vision == vision
+        save_aima(started, tmp_path / "aima.safetensors")
+        assert load_aima(tmp_path / "aima.safetensors").model.config.clip.vision == vision
+        said = {"pixel_mean": (0.1, 0.2, 0.3), "pixel_std": (1.0, 2.0, 3.0)}
+        skeleton, _ = start(tmp_path / "aima.safetensors", (32, 32), model=said)
+        other = skeleton.config.clip.vision
+        assert (other.pixel_mean, other.pixel_std) == tuple(said.values())
 
 
 def save_irra(model, folder):

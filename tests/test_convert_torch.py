@@ -1,5 +1,7 @@
 """Weights to and from PyTorch: its files, transformers' models, IRRA's checkpoints."""
 
+import json
+
 import numpy as np
 import pytest
 from flax import nnx
@@ -187,19 +189,33 @@ def test_positions_are_resized_as_pytorch_does_it(method, old, new):
 def test_verify_finds_agreement_and_disagreement(hugging_face, tmp_path, capsys, monkeypatch):
     hugging_face.save_pretrained(tmp_path)
     differences = verify(tmp_path)
-    assert len(differences) == 4 + 2 + 3 + 1  # stages around the blocks, and the blocks
+    assert len(differences) == 5 + 2 + 3 + 1  # stages around the blocks, and the blocks
     assert max(differences.values()) < 1e-5
     assert main(["convert", "verify", str(tmp_path)]) == 0
     assert "image block 1" in capsys.readouterr().out
+    for word in ({"activation": "gelu"}, {"pixel_mean": (0.5, 0.5, 0.5)}, {"vision_heads": 4}):
 
-    def wrong(path, image_size):
-        config, clip = load_clip(path, image_size=image_size)
-        clip.text.blocks[0].mlp.activation = "gelu"
-        return config, clip
+        def wrong(path, image_size, word=word):
+            return load_clip(path, image_size=image_size, **word)
 
-    monkeypatch.setattr("aima_jax.convert.verify.load_clip", wrong)
-    assert main(["convert", "verify", str(tmp_path)]) == 2
-    assert "stages differ" in capsys.readouterr().err
+        monkeypatch.setattr("aima_jax.convert.verify.load_clip", wrong)
+        assert main(["convert", "verify", str(tmp_path)]) == 2
+        printed = capsys.readouterr()
+        assert "stages differ" in printed.err
+
+
+@pytest.mark.parametrize("file", ["processor", "said"])
+def test_verify_normalises_pictures_as_transformers_own_processor(file, hugging_face, tmp_path):
+    hugging_face.save_pretrained(tmp_path)
+    halves = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.25, 0.5]}
+    if file == "processor":
+        transformers.CLIPImageProcessor(**halves).save_pretrained(tmp_path)
+    else:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
+    config, _ = load_clip(tmp_path, image_size=None)
+    expected = ((0.5,) * 3, (0.5, 0.25, 0.5)) if file == "processor" else ((0.0,) * 3, (1.0,) * 3)
+    assert (config.vision.pixel_mean, config.vision.pixel_std) == expected
+    assert max(verify(tmp_path).values()) < 1e-5
 
 
 def test_verify_says_what_transformers_cannot_read(openai, hugging_face, tmp_path):
@@ -208,7 +224,7 @@ def test_verify_says_what_transformers_cannot_read(openai, hugging_face, tmp_pat
     resnet = reference.CLIP(visual, 64, 1, 64)
     for model in (openai, resnet, hugging_face):  # the last one without its config.json
         torch.save(model.state_dict(), tmp_path / "clip.pt")
-        with pytest.raises(ValueError, match=r"ViTs only, no file of OpenAI's"):
+        with pytest.raises(ValueError, match=r"ViTs only, and no file of OpenAI's"):
             verify(tmp_path / "clip.pt")
 
 

@@ -1,8 +1,10 @@
-"""Converts weights: to Hugging Face's layout, to one file of AIMA; or verifies a CLIP."""
+"""Convert weights: to Hugging Face's layout or to one file of AIMA; or verify those of a CLIP."""
 
 import argparse
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 
@@ -13,14 +15,20 @@ from aima_jax.convert.files import open_checkpoint
 from aima_jax.convert.huggingface import save_clip
 from aima_jax.convert.load import load_clip, load_irra
 from aima_jax.convert.verify import verify
+from aima_jax.files import user_path
+from aima_jax.models.config import Activation
+
+_CLIP_SOURCE = "run, checkpoint, AIMA file, Hugging Face id, or a folder or file with a CLIP"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `aima convert` takes."""
+    """Add the subcommands of `aima convert`."""
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def command(convert, name: str, text: str, source: str) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=text, description=text)
+    def command(
+        convert: Callable[[argparse.Namespace], None], name: str, text: str, source: str, more=""
+    ) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=f"{text}. {more}".strip())
         one.set_defaults(convert=convert)
         one.add_argument("source", help=source)
         return one
@@ -29,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _to_huggingface,
         "huggingface",
         "write a CLIP as a folder that transformers.CLIPModel.from_pretrained loads",
-        "run, checkpoint, AIMA file, Hugging Face id, or file of OpenAI's or Hugging Face's layout",
+        _CLIP_SOURCE,
+        "transformers knows vision transformers on square images alone: a run at 384 × 128 or "
+        "96 × 48 pixels, as of every config here, cannot be written so; aima convert aima writes "
+        "any model to one file, which aima_jax.load and --config.weights take.",
     )
     to_folder.add_argument("folder", help="where to write")
     to_folder.add_argument(
@@ -60,19 +71,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument(
             "--trust_weights", action="store_true", help="open TorchScript, which can run code"
         )
+        one.add_argument(
+            "--activation", choices=get_args(Activation), help="of both towers, if no file tells"
+        )
+        for tower in ("vision", "text"):
+            help_text = f"attention heads of the {tower} tower, if no file tells"
+            one.add_argument(f"--{tower}_heads", type=int, help=help_text)
     command(
         _verify,
         "verify",
-        "compare a CLIP's stages with transformers' own; needs PyTorch",
+        "compare a CLIP with transformers' own, from pictures on, stage by stage; needs PyTorch",
         "Hugging Face id, as openai/clip-vit-base-patch16, or a folder in that layout",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Carry out one of the conversions.
+    """Carry out a subcommand.
 
     Raises:
-        ValueError, FileNotFoundError: an option is wrong, or a file.
+        ValueError, OSError: a person can set it right; the message says how.
     """
     options.convert(options)
 
@@ -83,7 +100,7 @@ def _to_huggingface(options: argparse.Namespace) -> None:
     elif _is_aima(options.source):
         clip = load_aima(options.source).model.clip
     else:
-        _, clip = load_clip(options.source, image_size=None, trust_weights=options.trust_weights)
+        _, clip = load_clip(options.source, image_size=None, **_told(options))
     save_clip(clip, options.folder, temperature=options.temperature)
     print(f"written to {options.folder}")
 
@@ -95,12 +112,9 @@ def _to_aima(options: argparse.Namespace) -> None:
         restored = load_model(options.source)
         save_aima(restored.model, options.file, template=restored.template)
     else:
-        _, model = load_irra(
-            options.source,
-            image_size=tuple(options.image_size),
-            patch_stride=options.patch_stride,
-            trust_weights=options.trust_weights,
-        )
+        size, stride = tuple(options.image_size), options.patch_stride
+        told = _told(options)
+        _, model = load_irra(options.source, image_size=size, patch_stride=stride, **told)
         save_aima(model, options.file)
     print(f"written to {options.file}")
 
@@ -115,6 +129,11 @@ def _verify(options: argparse.Namespace) -> None:
     print(f"all stages agree with transformers' to {worst:.1e} of their largest value")
 
 
+def _told(options: argparse.Namespace) -> dict:
+    names = ("trust_weights", "activation", "vision_heads", "text_heads")
+    return {name: getattr(options, name) for name in names}
+
+
 def _is_run(source: str) -> bool:
     """Whether this is a folder of a run, or of one of its checkpoints."""
     path = pathlib.Path(source).resolve()
@@ -123,7 +142,7 @@ def _is_run(source: str) -> bool:
 
 def _is_aima(source: str) -> bool:
     """Whether this is a file that `save_aima` wrote."""
-    path = pathlib.Path(source)
+    path = user_path(source)
     return path.is_file() and path.suffix == ".safetensors" and is_aima(open_checkpoint(path))
 
 

@@ -146,10 +146,10 @@ def _check_told(stated: StatedConfig, where: str) -> None:
         )
 
 
-def _pixels(stated: StatedConfig) -> dict[str, Channels]:
+def _pixels(stated: StatedConfig) -> dict[str, Any]:
     return {
-        "pixel_mean": stated.value("vision.pixel_mean", OPENAI_MEAN),
-        "pixel_std": stated.value("vision.pixel_std", OPENAI_STD),
+        "pixel_mean": tuple(stated.value("vision.pixel_mean", OPENAI_MEAN)),
+        "pixel_std": tuple(stated.value("vision.pixel_std", OPENAI_STD)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Compares a converted CLIP with transformers' own, stage by stage, where PyTorch is installed."""
+"""Comparing a converted CLIP with transformers' own, from pictures on, stage by stage."""
 
 import pathlib
 
@@ -10,13 +10,18 @@ from jaxtyping import Array, Float, Int
 
 from aima_jax.convert.files import open_checkpoint
 from aima_jax.convert.load import load_clip
+from aima_jax.convert.sidecars import HUGGING_FACE_FILE, PREPROCESSOR_FILE
 from aima_jax.files import user_path
 from aima_jax.models import CLIP
+from aima_jax.pixels import normalize
 from aima_jax.text.tokenizer import END_TOKEN, MASK_TOKEN, START_TOKEN
 
 
 def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, float]:
-    """Measures how far our stages are from transformers', on random pictures and sentences.
+    """Measure how far our stages are from transformers', on pictures and sentences of noise.
+
+    transformers' own image processor normalises the pictures for its model, so that a wrong mean or
+    deviation of ours is seen as well as a wrong weight. Needs PyTorch.
 
     Args:
         name_or_path: a Hugging Face id, or a folder in that layout.
@@ -39,24 +44,30 @@ def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, floa
         ) from None
     path = user_path(name_or_path)
     folder = path if path.is_dir() else path.parent
-    if path.exists() and not (folder / "config.json").exists():
+    if path.exists() and not (folder / HUGGING_FACE_FILE).exists():
         raise ValueError(
             f"{path}: transformers reads CLIP from its own layout alone, config.json and weights "
-            "in a folder: ViTs only, no file of OpenAI's"
+            "in a folder: ViTs only, and no file of OpenAI's or open_clip's"
         )
     path = open_checkpoint(name_or_path).path
     config, clip = load_clip(path, image_size=None)
     theirs = transformers.CLIPModel.from_pretrained(path.parent, dtype=torch.float32).eval()
     generator = np.random.default_rng(seed)
-    images = generator.standard_normal((2, *config.image_size, 3), np.float32)
+    pictures = generator.integers(0, 256, (2, *config.image_size, 3), np.uint8)
+    mean, std = config.vision.pixel_mean, config.vision.pixel_std
+    images = np.asarray(normalize(pictures, mean, std))
+    pixels = _processor(path.parent)(
+        list(pictures), do_resize=False, do_center_crop=False, return_tensors="pt"
+    )["pixel_values"]
     tokens = np.zeros((3, config.text.context_length), np.int32)
     for row, length in zip(tokens, (2, 20, config.text.context_length), strict=True):
         row[:length] = generator.integers(1, MASK_TOKEN, length)
         row[0], row[length - 1] = START_TOKEN, END_TOKEN
     with jax.default_matmul_precision("highest"):  # GPUs and TPUs round products by default
-        ours = jax.device_get(_our_stages(clip, images, tokens))
+        ours = jax.device_get(_our_stages(clip, images, tokens)) | {"pixels": images}
     with torch.no_grad():
-        expected = _their_stages(theirs, torch.tensor(images), torch.tensor(tokens).long())
+        expected = {"pixels": pixels.permute(0, 2, 3, 1)}
+        expected |= _their_stages(theirs, pixels, torch.tensor(tokens).long())
     return {
         name: float(np.abs(ours[name] - stage.numpy()).max() / np.abs(stage.numpy()).max())
         for name, stage in expected.items()
@@ -83,8 +94,16 @@ def _our_stages(
     return {name: stage.astype(jnp.float32) for name, stage in stages.items()}
 
 
-def _their_stages(model, images, tokens) -> dict:
-    pixels = images.permute(0, 3, 1, 2)
+def _processor(folder: pathlib.Path):
+    """transformers' image processor of a model; its default one where the folder has none."""
+    import transformers
+
+    if (folder / PREPROCESSOR_FILE).exists():
+        return transformers.CLIPImageProcessor.from_pretrained(folder)
+    return transformers.CLIPImageProcessor()
+
+
+def _their_stages(model, pixels, tokens) -> dict:
     image = model.vision_model(pixels, output_hidden_states=True)
     text = model.text_model(tokens, output_hidden_states=True)
     stages = {

@@ -206,8 +206,10 @@ class CLIPConfig:
         Raises:
             ValueError: a width is not a multiple of its heads.
         """
-        vision = {"heads": vision_heads, "pixel_mean": pixel_mean, "pixel_std": pixel_std}
-        text = {"heads": text_heads, "activation": activation}
+        vision: dict[str, Any] = {"heads": vision_heads}
+        vision["pixel_mean"] = pixel_mean and tuple(pixel_mean)
+        vision["pixel_std"] = pixel_std and tuple(pixel_std)
+        text: dict[str, Any] = {"heads": text_heads, "activation": activation}
         if isinstance(self.vision, ViTConfig):
             vision["activation"] = activation
         return dataclasses.replace(

@@ -234,9 +234,8 @@ def initial_parameters(
     pretrained: Parameters = {}
     fusion_depth = config.model.fusion_depth
     patch_stride = config.model.patch_stride or None
-    towers = {
-        name: config.model[name] or None for name in ("activation", "vision_heads", "text_heads")
-    }
+    said = ("activation", "vision_heads", "text_heads", "pixel_mean", "pixel_std")
+    towers = {name: config.model[name] or None for name in said}
     if config.weights and not config.init_from:
         loaded = load_pretrained(
             config.weights,
