@@ -302,7 +302,7 @@ def test_damaged_and_strange_files_are_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             load_other(path)
-    for content, message in (("{", "config.json is not JSON"), ("[]", "no JSON object")):
+    for content, message in (("{", "config.json is not JSON"), ("[]", "not hold a JSON object")):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ValueError, match=message):
             load_clip(tmp_path)

@@ -117,7 +117,7 @@ def _fetch(name: str) -> pathlib.Path:
         ) from None
     except errors.RemoteEntryNotFoundError:
         raise FileNotFoundError(
-            f"{name} on the Hugging Face hub holds no model: expected {HUGGING_FACE_FILE} or "
+            f"{name} on the Hugging Face hub has no weights: expected {HUGGING_FACE_FILE} or "
             f"{OPEN_CLIP_FILE}, and one of {', '.join(ALL_WEIGHTS)}"
         ) from None
     except Exception as error:  # whatever stood in the way: each version has errors of its own
@@ -131,7 +131,7 @@ def _fetch(name: str) -> pathlib.Path:
 
 
 def _from_hub(name: str, *, cached: bool) -> pathlib.Path:
-    """The same from the cache alone, or from the network where the cache is behind."""
+    """Path of a model's weights in the cache: as it is, or brought up to date from the network."""
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -177,7 +177,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object")
+        raise ValueError(f"{path} does not hold a JSON object")
     return content
 
 
@@ -304,7 +304,7 @@ def _state_dict(path: pathlib.Path, content: Any) -> dict[str, Any]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
             content = content[wrapping]
     if not isinstance(content, Mapping) or not all(hasattr(x, "shape") for x in content.values()):
-        raise ValueError(f"{path} holds no state dict, a table of arrays by name")
+        raise ValueError(f"{path} does not hold a state dict, a table of arrays by name")
     if content and all(name.startswith("module.") for name in content):  # DistributedDataParallel
         content = {name.removeprefix("module."): x for name, x in content.items()}
     return dict(content)

@@ -9,13 +9,14 @@ import numpy as np
 
 from aima_jax.convert.files import write_safetensors
 from aima_jax.convert.layouts import HUGGING_FACE, entries_of
+from aima_jax.files import atomic_write, user_path
 from aima_jax.models import CLIP, END_OF_TEXT, CLIPConfig, ViTConfig
 from aima_jax.parameters import flatten
 from aima_jax.text import tokenizer
 
 
 def save_clip(clip: CLIP, folder: str | pathlib.Path, *, temperature: float = 0.01) -> None:
-    """Writes a CLIP as transformers reads it: config, weights, tokenizer and preprocessor.
+    """Write a CLIP as transformers reads it: config, weights, tokenizer and preprocessor.
 
     Args:
         clip: a vision transformer on square images whose patches neither overlap nor leave gaps.
@@ -33,11 +34,12 @@ def save_clip(clip: CLIP, folder: str | pathlib.Path, *, temperature: float = 0.
         array = entry.join([np.asarray(params[name]) for name in entry.ours])
         arrays[entry.theirs] = np.ascontiguousarray(array)
 
-    folder = pathlib.Path(folder)
+    folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in _texts(config).items():
-        (folder / name).write_text(content, encoding="utf-8")
-    # Last, and at once: without its weights a folder loads nowhere.
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    # Last, and at once: a folder without weights is refused wherever it is loaded.
     write_safetensors(folder / "model.safetensors", arrays, {"format": "pt"})
 
 
@@ -46,7 +48,7 @@ def _check_expressible(config: CLIPConfig) -> None:
     if not isinstance(vision, ViTConfig):
         problem = "a ResNet as image tower"
     elif height != width:
-        problem = f"images of {height} × {width} pixels, which are no squares"
+        problem = f"images of {height} × {width} pixels, which are not squares"
     elif vision.patch_stride != vision.patch_size:
         problem = f"patches of {vision.patch_size} pixels at a stride of {vision.patch_stride}"
     else:
@@ -115,7 +117,7 @@ def _model_config(config: CLIPConfig) -> dict[str, Any]:
 
 
 def _preprocessor(config: CLIPConfig) -> dict[str, Any]:
-    """Resizes to a square without cropping, as this project shows pictures to the model."""
+    """Resizing to a square without cropping, as this project shows pictures to the model."""
     height, width = config.image_size
     return {
         "image_processor_type": "CLIPImageProcessor",

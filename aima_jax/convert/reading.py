@@ -33,7 +33,7 @@ def read_model(
     mesh: Mesh | None,
     seed: int = 0,
 ) -> CLIP | AIMA:
-    """Reads all of a checkpoint, each array once and straight to its place.
+    """Read all of a checkpoint, each array once and straight to its devices.
 
     Args:
         checkpoint: where the arrays are.
@@ -73,7 +73,7 @@ def adapt(
     patch_stride: int | None = None,
     num_categories: int | None = None,
 ) -> Config:
-    """The shape of the same model for other images and person categories, where they are given."""
+    """Shape of the same model for other images and person categories, where they are given."""
     if isinstance(source, CLIPConfig):
         return source.resized(image_size, patch_stride)
     categories = source.num_categories if num_categories is None else num_categories
@@ -108,7 +108,7 @@ def _describe(config: CLIPConfig | AIMAConfig) -> str:
 
 
 def _new_classifier(config: AIMAConfig, seed: int, mesh: Mesh | None) -> Parameters:
-    """Draws the identity classifier that a new model of this seed would have."""
+    """Draw the identity classifier that a new model of this seed would have."""
 
     @jax.jit  # so that nothing else of the model is computed
     def draw() -> Parameters:
@@ -125,10 +125,10 @@ def check_complete(
     *,
     what: str,
 ) -> None:
-    """Sees to it that a file holds what a model needs, and nothing else.
+    """Check that a file holds what a model needs, and nothing else.
 
     Args:
-        entries: how the names of the model are called in the file.
+        entries: the names of the model in the file.
         expected: shapes of the model's arrays by our names.
         what: the model in words, for the message.
 
@@ -166,7 +166,7 @@ def read_parameters(
     mesh: Mesh | None,
     change: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array,
 ) -> Parameters:
-    """Reads arrays one after the other, each straight to its place.
+    """Read arrays one after the other, each straight to its devices.
 
     Args:
         checkpoint: checked by `check_complete`.
@@ -190,14 +190,14 @@ def read_parameters(
             if not np.isfinite(part).all():
                 raise ValueError(
                     f"{checkpoint.path}: {entry.theirs} has numbers that are not finite: the file "
-                    "is damaged, or its training came to nothing"
+                    "is damaged, or its training failed"
                 )
             params[name] = put(change(name, part), mesh)
     return params
 
 
 def put(array: np.ndarray, mesh: Mesh | None) -> jax.Array:
-    """Puts an array on the devices of a mesh, each of which takes its own part of it."""
+    """Put an array on the devices of a mesh, each of which takes its own part of it."""
     if mesh is None:
         return jnp.array(array)
     sharding = state_shardings(jax.ShapeDtypeStruct(array.shape, array.dtype), mesh)
