@@ -1,125 +1,250 @@
 """Reading checkpoints: verified before use, and needing nothing but their own folder.
 
-`checkpoints/<step>/` is Orbax's layout with two items, `params` and `train` (what only training
-needs), and with the description of the model as metadata. `MANIFEST.json` in it is written last and
-has a checksum of every file; a folder without it is a save that was cut off.
+A checkpoint is a folder, `checkpoints/<step>/` in a workdir or another, in Orbax's layout with two
+items: `params`, and `train`, what only training needs. `MANIFEST.json` in it is written last: it
+says what the model is, and has a checksum of every file. A folder without it is a save that was cut
+off. The manifest's format has a number.
 """
 
+import base64
+import dataclasses
 import logging
 import math
+import os
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import UInt8
 
 from aima_jax.attributes import AttributeSchema
-from aima_jax.files import compare, read_sealed_json
+from aima_jax.files import (
+    checksums,
+    compare,
+    read_sealed_json,
+    user_path,
+    write_sealed_json,
+)
 from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.parameters import bind, flatten
 from aima_jax.platform import Platform, platform_of
 from aima_jax.sharding import make_mesh, state_shardings
 from aima_jax.text import PromptTemplate, Wording
 
+FORMAT = 2
 FOLDER = "checkpoints"
 MANIFEST = "MANIFEST.json"
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """A model read from a checkpoint or an exported file, with all that is needed to ask it.
+
+    Attributes:
+        model: with its parameters.
+        config: of the run that trained it, as data.
+        schema: what its attributes mean.
+        wording: how they are put into words.
+        template: that it was trained with.
+        traits: of its dataset: {"cameras": bool, "query_folder": str or None, "identities": bool}.
+        categories: the bits of its training categories, in the order of its classifier.
+        words: {"from_clip": whether its words come from a CLIP, "trained": token ids it has seen}.
+        dataset: {"name", "checksum", "categories"} of its training split.
+        model_id: see `aima_jax.parameters.model_id`.
+        step: after which it was saved.
+        path: where it was read from.
+    """
+
+    model: AIMA
+    config: Mapping[str, Any]
+    schema: AttributeSchema
+    wording: Wording
+    template: PromptTemplate
+    traits: Mapping[str, Any]
+    categories: UInt8[np.ndarray, "category attributes"]
+    words: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    model_id: str
+    step: int
+    path: pathlib.Path
+
+
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint says of itself, as plain JSON data in its metadata."""
+    """What a checkpoint says of itself, as plain JSON data; an exported file says the same.
+
+    The fields are those of `Restored`, but `categories` are packed bits in base64, as
+    `pack_categories` gives them, and `model` is an `AIMAConfig`.
+    """
 
     model: Mapping[str, Any]
     schema: Mapping[str, Any]
     wording: Mapping[str, Any]
     template: str
+    traits: Mapping[str, Any]
+    categories: str
+    words: Mapping[str, Any]
     config: Mapping[str, Any]
     dataset: Mapping[str, Any] = field(default_factory=dict)
+    model_id: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as JSON data, with the number of its format."""
+        return {"format": FORMAT} | dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], path: pathlib.Path) -> "Description":
+        """Reads what `to_dict` gave, with whatever else is beside it.
+
+        Raises:
+            ValueError: it is of another format; the message names `path` and what to do.
+        """
+        found = data.get("format", 1)
+        if found == 1:
+            raise ValueError(
+                f"{path} is of format 1, which this version does not read; convert it, once: "
+                f"aima convert checkpoint {path}"
+            )
+        if found != FORMAT:
+            raise ValueError(
+                f"{path} is of format {found}, and this version reads format {FORMAT}; use a newer "
+                "version of aima-jax"
+            )
+        return cls(**{one.name: data[one.name] for one in dataclasses.fields(cls)})
 
     def abstract_model(self, platform: Platform | None = None) -> AIMA:
         """The model without its parameters."""
         config = AIMAConfig.from_dict(self.model)
         return nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0), platform=platform))
 
+    def restored(self, model: AIMA, *, step: int, path: pathlib.Path) -> Restored:
+        """What is described, with the model that has been read."""
+        schema = AttributeSchema.from_dict(self.schema)
+        wording = Wording.from_dict(self.wording)
+        return Restored(
+            model=model,
+            config=self.config,
+            schema=schema,
+            wording=wording,
+            template=PromptTemplate(schema, self.template, wording),
+            traits=self.traits,
+            categories=unpack_categories(self.categories, schema.size),
+            words=self.words,
+            dataset=self.dataset,
+            model_id=self.model_id,
+            step=step,
+            path=path,
+        )
 
-@dataclass(frozen=True)
-class Restored:
-    """A model read from a checkpoint, with all that is needed to ask it something."""
 
-    model: AIMA
-    config: Mapping[str, Any]
-    schema: AttributeSchema
-    template: PromptTemplate
-    step: int
+class Selected(NamedTuple):
+    """The checkpoint that `select` has chosen, and why.
+
+    Attributes:
+        path: its folder.
+        reason: "best validation Rank-1", "newest" or "newest: none validated".
+        passed_over: a line for each that would have been chosen, but is damaged.
+    """
+
     path: pathlib.Path
+    reason: str
+    passed_over: tuple[str, ...]
 
 
-def load_model(workdir_or_checkpoint: str | pathlib.Path, *, mesh: Mesh | None = None) -> Restored:
+def load_model(run: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Restored:
     """Reads the model of a workdir, its best checkpoint if there is one, or of one checkpoint.
 
     Args:
-        workdir_or_checkpoint: a run's folder, or one folder of its `checkpoints/`.
+        run: a workdir, or the folder of a checkpoint, of any name; links lead where they lead.
         mesh: where the parameters are placed; all devices by default.
 
     Raises:
         FileNotFoundError: there is no checkpoint, or no sound one.
-        ValueError: the checkpoint that was named is damaged.
+        ValueError: the checkpoint that was named is damaged, or of another format.
     """
-    path = pathlib.Path(workdir_or_checkpoint).resolve()
-    if path.parent.name == FOLDER:
-        if problems := damage(path):
-            raise ValueError(f"the checkpoint {path} is damaged: {'; '.join(problems[:3])}")
-    else:
-        path = select(path)
+    path = find(run)
     description = describe(path)
     mesh = mesh or make_mesh()
     skeleton = description.abstract_model(platform_of(mesh))
     rule = description.config["mesh"]["min_shard_elements"]
     params = load_items(path, {"params": flatten(skeleton)}, mesh, rule)["params"]
-    schema = AttributeSchema.from_dict(description.schema)
-    wording = Wording.from_dict(description.wording)
-    template = PromptTemplate(schema, description.template, wording)
     model = bind(skeleton, params)
-    return Restored(model, description.config, schema, template, int(path.name), path)
+    return description.restored(model, step=step_of(path), path=path)
 
 
-def select(workdir: pathlib.Path, *, best: bool = True) -> pathlib.Path:
+def find(run: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the sound checkpoint that a workdir or a checkpoint's folder stands for.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or no sound one.
+        ValueError: the checkpoint that was named is damaged.
+    """
+    path = user_path(run).resolve()
+    if not is_checkpoint(path):
+        return select(path).path
+    if problems := damage(path):
+        raise ValueError(f"the checkpoint {path} is damaged: {'; '.join(problems[:3])}")
+    return path
+
+
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Tells whether a path is a workdir or a checkpoint, by what is in it."""
+    folder = user_path(path)
+    return (folder / FOLDER).is_dir() or is_checkpoint(folder)
+
+
+def is_checkpoint(folder: pathlib.Path) -> bool:
+    """Tells whether a folder is a checkpoint, sound or not, by what is in it."""
+    return any((folder / name).exists() for name in (MANIFEST, "_CHECKPOINT_METADATA"))
+
+
+def select(workdir: pathlib.Path, *, best: bool = True) -> Selected:
     """Chooses the sound checkpoint with the best validation Rank-1, or the newest without one.
+
+    Args:
+        workdir: of the run.
+        best: False takes the newest.
 
     Raises:
         FileNotFoundError: there is none; the message names those that are damaged.
     """
-    paths = best_first(workdir)
-    if not best:
-        paths.sort(key=lambda path: int(path.name), reverse=True)
+    folder = workdir / FOLDER
+    scores = {step: score(folder / str(step)) for step in steps(workdir)}
+    order = best_first(scores) if best else sorted(scores, reverse=True)
     rejected = []
-    for path in paths:
-        problems = damage(path)
-        if not problems:
-            return path
-        rejected.append(f"\n  damaged: {path}: {'; '.join(problems[:3])}")
-        _log.warning("passed over the damaged checkpoint %s: %s", path, "; ".join(problems[:3]))
+    for step in order:
+        path = folder / str(step)
+        if not (problems := damage(path)):
+            validated = "best validation Rank-1" if scores[step] >= 0 else "newest: none validated"
+            reason = validated if best else "newest"
+            return Selected(path, reason, tuple(rejected))
+        rejected.append(f"{path} is damaged: {'; '.join(problems[:3])}")
+        _log.warning("passed over the checkpoint %s", rejected[-1])
     raise FileNotFoundError(
-        f"no sound checkpoint in {workdir / FOLDER}: train first, or check --workdir"
-        + "".join(rejected)
+        f"no sound checkpoint in {folder}: train first, or check the path"
+        + "".join(f"\n  {line}" for line in rejected)
     )
 
 
+def best_first(scores: Mapping[int, float]) -> list[int]:
+    """Sorts steps by their validation Rank-1, the best first; of equal ones the latest first.
+
+    Whatever says which checkpoint is the best goes by this.
+    """
+    return sorted(scores, key=lambda step: (scores[step], step), reverse=True)
+
+
 def steps(workdir: pathlib.Path) -> list[int]:
-    """Steps of all checkpoint folders of a workdir, sound or not, in ascending order."""
-    folder = workdir / FOLDER
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
-
-
-def best_first(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """A workdir's checkpoints, sound or not, by their `score` and then by step."""
-    paths = [workdir / FOLDER / str(step) for step in reversed(steps(workdir))]
-    return sorted(paths, key=score, reverse=True)
+    """Steps of all checkpoints of a workdir, sound or not, in ascending order."""
+    folders = (path for path in (workdir / FOLDER).glob("*") if path.name.isdecimal())
+    return sorted(int(path.name) for path in folders if is_checkpoint(path))
 
 
 def score(path: pathlib.Path) -> float:
@@ -150,11 +275,38 @@ def damage(path: pathlib.Path) -> list[str]:
     return compare(path, expected, leave_out=MANIFEST)
 
 
-def describe(path: pathlib.Path) -> Description:
-    """Reads what a sound checkpoint says of itself."""
-    from orbax.checkpoint import v1 as ocp
+def seal(
+    path: pathlib.Path,
+    description: Description,
+    *,
+    step: int,
+    metrics: Mapping[str, float] | None,
+) -> None:
+    """Marks a checkpoint as complete: everything else has to be there already.
 
-    return Description(**ocp.checkpointables_metadata(path).custom_metadata)
+    Args:
+        path: its folder.
+        description: what it says of itself.
+        step: after which it was saved.
+        metrics: of its validation, if there was one.
+    """
+    files = checksums(path, leave_out=MANIFEST)
+    content = {**description.to_dict(), "step": step, "metrics": metrics, "files": files}
+    write_sealed_json(path / MANIFEST, content)
+
+
+def describe(path: pathlib.Path) -> Description:
+    """Reads what a sound checkpoint says of itself.
+
+    Raises:
+        ValueError: it is of another format.
+    """
+    return Description.from_dict(read_sealed_json(path / MANIFEST), path)
+
+
+def step_of(path: pathlib.Path) -> int:
+    """The step after which a sound checkpoint was saved."""
+    return read_sealed_json(path / MANIFEST)["step"]
 
 
 def load_items(
@@ -168,3 +320,14 @@ def load_items(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), items, shardings
     )
     return ocp.load_checkpointables(path, abstract)
+
+
+def pack_categories(categories: UInt8[np.ndarray, "category attributes"]) -> str:
+    """Packs the bits of each category into bytes, and all of them into base64."""
+    return base64.b64encode(np.packbits(categories, axis=1).tobytes()).decode()
+
+
+def unpack_categories(packed: str, size: int) -> UInt8[np.ndarray, "category attributes"]:
+    """Unpacks what `pack_categories` packed, of a schema of so many attributes."""
+    rows = np.frombuffer(base64.b64decode(packed), np.uint8).reshape(-1, -(-size // 8))
+    return np.unpackbits(rows, axis=1, count=size)

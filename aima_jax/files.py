@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 # Left by file managers, network stores and archives, and never a picture or a file of ours.
 _CLUTTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "@eaDir", "__MACOSX"})
-_SETTLED_NANOSECONDS = 2 * 10**9  # a file this young may change again within its clock's grain
+_SETTLED_NANOSECONDS = 10**8  # a younger file may change again and keep its time
 
 
 def user_path(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -1,9 +1,13 @@
 """A model's parameters as one flat dict, "clip.vision.blocks.0.attention.query.kernel" to array."""
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Shaped
 
 Parameters = dict[str, Array]
 Model = TypeVar("Model", bound=nnx.Module)
@@ -31,6 +35,27 @@ def bind(model: Model, params: Parameters) -> Model:
         (path, variable.replace(params[_name(path)])) for path, variable in nnx.to_flat_state(state)
     ]
     return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+def model_id(
+    params: Mapping[str, Shaped[np.ndarray, "..."]],
+    pixel_mean: Sequence[float],
+    pixel_std: Sequence[float],
+) -> str:
+    """SHA-256 over sorted names, shapes, bytes and pixel statistics: who a model is.
+
+    A checkpoint and what is exported from it have the same.
+
+    Args:
+        params: as of `flatten`, on the host and complete.
+        pixel_mean: of the image tower's config.
+        pixel_std: likewise.
+    """
+    digest = hashlib.sha256(json.dumps([[*pixel_mean], [*pixel_std]]).encode())
+    for name in sorted(params):
+        digest.update(json.dumps([name, params[name].shape]).encode())
+        digest.update(np.ascontiguousarray(params[name]).data)
+    return digest.hexdigest()
 
 
 def _name(path: tuple[str | int, ...]) -> str:

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 Item = TypeVar("Item")
@@ -80,6 +81,21 @@ def put_rows(rows: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[st
 def put_array(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """Places an array that every host holds whole; each device takes a copy of its own part."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index].copy())
+
+
+def to_first_host(arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Copies arrays to the first host, each complete; the other hosts get none, but must ask too.
+
+    All hosts have to call this with the same arrays.
+    """
+    copies = {}
+    for name in sorted(arrays):
+        array = arrays[name]
+        if not (array.is_fully_addressable or array.is_fully_replicated):
+            array = multihost_utils.process_allgather(array, tiled=True)
+        if jax.process_index() == 0:
+            copies[name] = np.array(array)
+    return copies
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:

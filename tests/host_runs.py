@@ -130,7 +130,7 @@ def main():
             print(f"{name} evaluate one device's checkpoint: similarities within {apart:.1e},")
             print(f"    results {'equal' if same else 'differ'}")
 
-        saved = checkpoint.select(folder / "2 hosts", best=False)
+        saved = checkpoint.select(folder / "2 hosts", best=False).path
         print(f"one process reads what two hosts saved: {parameters(saved)}")
 
 

@@ -145,7 +145,7 @@ def contents(workdir):
     names = {path.relative_to(workdir).as_posix() for path in paths}
     random_parts = r"(?<=tensorboard/events\.).*|(?<=/d/).*"
     rows = read_metrics(workdir / "metrics.jsonl")
-    newest = checkpoint.load_model(checkpoint.select(workdir, best=False))
+    newest = checkpoint.load_model(checkpoint.select(workdir, best=False).path)
     return {
         "names of files": {re.sub(random_parts, "…", name) for name in names},
         "files": {

@@ -14,14 +14,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from aima_jax import checkpoint
+from aima_jax.parameters import model_id
 from aima_jax.sharding import make_mesh
 from aima_jax.training.saving import Saver, clear_damaged, restore
 from aima_jax.training.step import TrainState
 
+VISION = {"pixel_mean": [0.5, 0.4, 0.3], "pixel_std": [0.3, 0.2, 0.1]}
 DESCRIPTION = checkpoint.Description(
-    model={}, schema={}, wording={}, template="sentence", config={}
+    model={"clip": {"vision": VISION}},
+    schema={},
+    wording={},
+    template="sentence",
+    traits={},
+    categories="",
+    words={},
+    config={},
 )
 
 
@@ -71,9 +81,9 @@ def value(path):
 def test_the_newest_two_and_the_best_are_kept(tmp_path, scores, kept, best):
     save(tmp_path, scores)
     assert checkpoint.steps(tmp_path) == kept
-    assert checkpoint.select(tmp_path).name == str(best)
-    assert checkpoint.select(tmp_path, best=False).name == str(kept[-1])
-    assert value(checkpoint.select(tmp_path)) == best
+    assert checkpoint.select(tmp_path).path.name == str(best)
+    assert checkpoint.select(tmp_path, best=False).path.name == str(kept[-1])
+    assert value(checkpoint.select(tmp_path).path) == best
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == set(map(str, kept))
 
 
@@ -89,7 +99,7 @@ def truncate(path):
 
 @pytest.mark.parametrize("damage", [flip, truncate, pathlib.Path.unlink])
 def test_damage_to_any_file_is_named_and_the_one_before_is_taken(workdir, damage, caplog):
-    newest = checkpoint.select(workdir)
+    newest = checkpoint.select(workdir).path
     names = [path.relative_to(newest) for path in newest.rglob("*") if path.is_file()]
     assert len(names) > 8
     for name in names:
@@ -98,18 +108,18 @@ def test_damage_to_any_file_is_named_and_the_one_before_is_taken(workdir, damage
             continue
         damage(newest / name)
         with caplog.at_level(logging.WARNING):
-            assert value(checkpoint.select(workdir)) == 1
+            assert value(checkpoint.select(workdir).path) == 1
         assert name.as_posix() in caplog.text
         with pytest.raises(ValueError, match=f"2 is damaged: .*{name.name}"):
             checkpoint.load_model(newest)
         (newest / name).write_bytes(content)
         caplog.clear()
-    assert value(checkpoint.select(workdir)) == 2
+    assert value(checkpoint.select(workdir).path) == 2
 
 
 def test_every_flipped_bit_of_the_manifest_is_noticed(workdir):
     """A Rank-1 that changed would change which checkpoint is the best."""
-    path = checkpoint.select(workdir) / checkpoint.MANIFEST
+    path = checkpoint.select(workdir).path / checkpoint.MANIFEST
     content = path.read_bytes()
     for bit in random.Random(0).sample(range(8 * len(content)), 300):
         damaged = bytearray(content)
@@ -143,11 +153,11 @@ def test_nothing_damaged_is_ever_deleted(workdir):
 
 @pytest.mark.parametrize("name", [".DS_Store", "d/._x", "notes.txt"])
 def test_a_file_that_is_not_the_checkpoints_own_is_no_damage(workdir, name):
-    newest = checkpoint.select(workdir)
+    newest = checkpoint.select(workdir).path
     (newest / name).parent.mkdir(exist_ok=True)
     (newest / name).write_text("not ours")
     assert clear_damaged(workdir) == []
-    assert checkpoint.select(workdir) == newest
+    assert checkpoint.select(workdir).path == newest
     assert value(newest) == 2
 
 
@@ -172,7 +182,7 @@ def test_a_save_that_fails_in_the_background_is_told_of_and_the_next_one_runs(wo
     limit_files(resource.RLIM_INFINITY)
     saver.close()
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"2", "4"}
-    assert value(checkpoint.select(workdir, best=False)) == 4
+    assert value(checkpoint.select(workdir, best=False).path) == 4
     assert value(workdir / "checkpoints" / "2") == 2
 
 
@@ -184,8 +194,8 @@ def test_a_step_that_failed_after_a_save_does_not_touch_it(workdir):
     saver.save_failed(dataclasses.replace(state(4), failed=jnp.int32(3)))
     saver.close()
     assert manifest.stat().st_mtime_ns == written
-    assert int(checkpoint.select(workdir, best=False).name) == 3
-    assert checkpoint.score(checkpoint.select(workdir)) == 0.3
+    assert int(checkpoint.select(workdir, best=False).path.name) == 3
+    assert checkpoint.score(checkpoint.select(workdir).path) == 0.3
 
 
 def test_a_manifest_that_cannot_be_written_leaves_no_checkpoint(workdir, monkeypatch):
@@ -198,3 +208,79 @@ def test_a_manifest_that_cannot_be_written_leaves_no_checkpoint(workdir, monkeyp
     with pytest.raises(OSError, match="No space left on device"):
         saver.close()
     assert checkpoint.steps(workdir) == [1, 2]
+
+
+def test_a_checkpoint_says_who_its_model_is(workdir):
+    params = {"kernel": np.full(8, 2, np.float32)}
+    expected = model_id(params, **VISION)
+    assert checkpoint.describe(workdir / "checkpoints" / "2").model_id == expected
+    for other in (
+        model_id({"kernel": np.full((2, 4), 2, np.float32)}, **VISION),
+        model_id({"kernel": np.full(8, 3, np.float32)}, **VISION),
+        model_id({"bias": np.full(8, 2, np.float32)}, **VISION),
+        model_id(params, **VISION | {"pixel_std": [0.3, 0.2, 0.2]}),
+    ):
+        assert other != expected
+
+
+def test_a_sharded_model_is_the_same_model(tmp_path):
+    """However the parameters are spread over devices."""
+    value = np.arange(64, dtype=np.float32)
+    sharding = NamedSharding(make_mesh(fsdp=4), PartitionSpec("fsdp"))
+    params = {"kernel": jax.device_put(value, sharding)}
+    saver = Saver(tmp_path, DESCRIPTION)
+    saver.save(1, dataclasses.replace(state(1), params=params))
+    saver.close()
+    found = checkpoint.describe(tmp_path / "checkpoints" / "1").model_id
+    assert found == model_id({"kernel": value}, **VISION)
+
+
+def test_the_next_step_may_take_the_arrays_that_are_saved(tmp_path):
+    saver = Saver(tmp_path, DESCRIPTION)
+    before = state(1, size=2**16)
+    saver.save(1, before)
+    jax.jit(lambda x: x + 1, donate_argnums=0)(before.params["kernel"]).block_until_ready()
+    saver.close()
+    expected = model_id({"kernel": np.ones(2**16, np.float32)}, **VISION)
+    assert checkpoint.describe(tmp_path / "checkpoints" / "1").model_id == expected
+
+
+def test_the_choice_says_why(workdir):
+    chosen = checkpoint.select(workdir)
+    assert (chosen.reason, chosen.passed_over) == ("best validation Rank-1", ())
+    assert checkpoint.select(workdir, best=False).reason == "newest"
+    flip(workdir / "checkpoints" / "2" / "_CHECKPOINT_METADATA")
+    chosen = checkpoint.select(workdir)
+    assert chosen.path.name == "1"
+    [line] = chosen.passed_over
+    assert line.startswith(str(workdir / "checkpoints" / "2")) and "has changed" in line
+
+
+def test_a_choice_without_validation_says_so(tmp_path):
+    save(tmp_path, [None, None])
+    assert checkpoint.select(tmp_path).reason == "newest: none validated"
+
+
+@pytest.mark.parametrize(
+    ("scores", "order"),
+    [({1: 0.5, 2: 0.5, 3: 0.1}, [2, 1, 3]), ({1: -1, 2: -1}, [2, 1]), ({}, [])],
+)
+def test_of_equal_scores_the_latest_is_the_best(scores, order):
+    assert checkpoint.best_first(scores) == order
+
+
+def test_a_folder_of_numbers_that_is_not_a_checkpoint_is_left_alone(workdir):
+    own = workdir / "checkpoints" / "2024"
+    own.mkdir()
+    (own / "notes.txt").write_text("mine")
+    assert clear_damaged(workdir) == []
+    save(workdir, [0.1, 0.2, 0.3])
+    assert (own / "notes.txt").read_text() == "mine"
+    assert checkpoint.steps(workdir) == [2, 3]
+
+
+def test_the_state_of_another_optimizer_is_refused_with_what_to_do(workdir):
+    place = {"mesh": make_mesh(), "min_shard_elements": 2**16}
+    other = dataclasses.replace(state(0), opt_state={"momentum": state(0).params})
+    with pytest.raises(ValueError, match=r"another optimizer.*--config\.init_from="):
+        restore(workdir / "checkpoints" / "2", jax.eval_shape(lambda: other), **place)

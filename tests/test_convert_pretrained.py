@@ -63,7 +63,8 @@ def start(weights, image_size, categories=3, model=None, **fields):
     config = synthetic.get_config()
     config.model.update(model or {})
     config.update({"weights": str(weights), "image_size": image_size, "seed": 5} | fields)
-    skeleton, params = initial_parameters(config, categories, make_mesh(data=4, fsdp=2))
+    table = np.zeros((categories, 1), np.uint8)
+    skeleton, params = initial_parameters(config, table, make_mesh(data=4, fsdp=2))
     expected = {name: x.shape for name, x in flatten(skeleton).items()}
     assert {name: x.shape for name, x in params.items()} == expected
     return skeleton, {name: np.asarray(x) for name, x in params.items()}

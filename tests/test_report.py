@@ -146,3 +146,16 @@ def test_a_full_disk_leaves_the_old_picture(tmp_path, monkeypatch):
         write_report(tmp_path, metrics_path=metrics, rankings=[ranking("Another sentence.")])
     assert (tmp_path / "rankings.png").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "rankings.png"]
+
+
+def test_the_star_is_at_the_checkpoint_that_is_evaluated():
+    """Of equal scores both take the latest."""
+    from matplotlib.figure import Figure
+
+    from aima_jax.checkpoint import best_first
+    from aima_jax.evaluation.report import _plot_scores
+
+    axis = Figure().add_subplot()
+    _plot_scores(axis, {"val/R1": np.array([[4, 8, 12], [0.5, 0.5, 0.25]])})
+    assert best_first({4: 0.5, 8: 0.5, 12: 0.25})[0] == 8
+    assert axis.get_title().endswith("best Rank-1 50.0% at step 8")

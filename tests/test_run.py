@@ -70,7 +70,7 @@ def copy(finished, tmp_path):
 
 
 def newest(workdir):
-    return checkpoint.select(workdir, best=False)
+    return checkpoint.select(workdir, best=False).path
 
 
 def parameters(path):
@@ -222,7 +222,7 @@ def test_without_any_sound_checkpoint_nothing_is_evaluated(copy, config):
 def test_the_best_checkpoint_stays(finished):
     rows = read_metrics(finished / "metrics.jsonl")
     best = max(row["val/R1"] for row in rows if "val/R1" in row)
-    assert checkpoint.score(checkpoint.select(finished)) == best
+    assert checkpoint.score(checkpoint.select(finished).path) == best
     assert newest(finished).name == str(STEPS)
 
 
@@ -233,7 +233,7 @@ def test_starting_from_another_run(finished, data_dir, tmp_path):
     config = make_config(data_dir, dataset=dataset, init_from=str(finished), epochs=1)
     config.optimizer.learning_rate = 0.0
     training.train(config, tmp_path)
-    before, after = parameters(checkpoint.select(finished)), parameters(newest(tmp_path))
+    before, after = parameters(checkpoint.select(finished).path), parameters(newest(tmp_path))
     assert before["classifier.kernel"].shape != after["classifier.kernel"].shape
     for name in before.keys() - {"classifier.kernel", "classifier.bias"}:
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)

@@ -51,7 +51,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
 def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     best = config.selection != "latest"
-    step = from_first_host(lambda: int(select(workdir, best=best).name))
+    step = from_first_host(lambda: int(select(workdir, best=best).path.name))
     restored = load_model(workdir / FOLDER / str(step), mesh=mesh)
     folder = prepared_folder(config)
     split = load_split(folder, "test")

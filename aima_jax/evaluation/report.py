@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from aima_jax.checkpoint import best_first
 from aima_jax.data.pictures import open_picture, resize
 from aima_jax.files import atomic_write
 from aima_jax.losses import LOSSES
@@ -220,9 +221,10 @@ def _plot_scores(axis: Any, curves: Mapping[str, Float[np.ndarray, "2 points"]])
     title = "Validation, %"
     if "val/R1" in curves:
         steps, values = curves["val/R1"]
-        best = values.argmax()
-        axis.plot(steps[best], 100 * values[best], "*", color=_SCORES["val/R1"][1], markersize=13)
-        title += f": best Rank-1 {values[best]:.1%} at step {steps[best]:.0f}"
+        scores = dict(zip(steps, values, strict=True))
+        best = best_first(scores)[0]
+        axis.plot(best, 100 * scores[best], "*", color=_SCORES["val/R1"][1], markersize=13)
+        title += f": best Rank-1 {scores[best]:.1%} at step {best:.0f}"
     axis.set_title(title)
     axis.set_ylim(0, 1.35 * max(1, axis.get_ylim()[1]))  # leaves room for the legend
     axis.set_yticks([tick for tick in axis.get_yticks() if tick <= 100])

@@ -6,17 +6,22 @@ import pathlib
 import shutil
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from aima_jax import checkpoint
 from aima_jax.distributed import from_first_host
-from aima_jax.files import checksums, free_name, write_sealed_json
+from aima_jax.files import free_name
+from aima_jax.parameters import model_id
+from aima_jax.sharding import to_first_host
 from aima_jax.training.step import TrainState
 
+_DISCARDED = ".discarded"
 _TRAIN_FIELDS = ("step", "opt_state", "failed", "skipped")
 
 
@@ -84,43 +89,53 @@ class Saver:
         return ocp.training.Checkpointer(self._folder, cleanup_tmp_directories=True)
 
     def _start(self, step: int, state: TrainState, metrics: dict[str, float] | None) -> None:
+        # A copy, since the next step takes the arrays: who the model is takes time to compute.
+        params = to_first_host(state.params)
         items = {
             "params": state.params,
             "train": {name: getattr(state, name) for name in _TRAIN_FIELDS},
         }
         try:
             response = self._checkpointer.save_checkpointables_async(
-                step, items, force=True, overwrite=True, custom_metadata=asdict(self._description)
+                step, items, force=True, overwrite=True
             )
         except Exception as error:
             raise self._failed(error) from error
         self._running = threading.Thread(
-            target=self._complete, args=(step, response, metrics), name=f"checkpoint-{step}"
+            target=self._complete, args=(step, response, params, metrics), name=f"checkpoint-{step}"
         )
         self._running.start()
 
-    def _complete(self, step: int, response, metrics: dict[str, float] | None) -> None:
+    def _complete(
+        self,
+        step: int,
+        response: Any,
+        params: dict[str, np.ndarray],
+        metrics: dict[str, float] | None,
+    ) -> None:
         try:
             response.result()
             if jax.process_index() == 0:
-                path = self._folder / str(step)
-                files = checksums(path, leave_out=checkpoint.MANIFEST)
-                content = {"step": step, "metrics": metrics, "files": files}
-                write_sealed_json(path / checkpoint.MANIFEST, content)
+                vision = self._description.model["clip"]["vision"]
+                identity = model_id(params, vision["pixel_mean"], vision["pixel_std"])
+                checkpoint.seal(
+                    self._folder / str(step),
+                    replace(self._description, model_id=identity),
+                    step=step,
+                    metrics=metrics,
+                )
                 self._discard()
         except Exception as error:
             self._error = error
 
     def _discard(self) -> None:
-        """Removes all but the newest two and the best.
-
-        The manifest goes first: what a kill leaves of the rest is known as no checkpoint.
-        """
-        paths = checkpoint.best_first(self._folder.parent)
-        paths = [path for path in paths if checkpoint.score(path) < math.inf]
-        kept = {*paths[:1], *sorted(paths, key=lambda path: int(path.name))[-2:]}
-        for path in set(paths) - kept:
-            (path / checkpoint.MANIFEST).unlink()
+        """Removes all but the newest two and the best; what a kill leaves of one has no number."""
+        steps = checkpoint.steps(self._folder.parent)
+        scores = {step: checkpoint.score(self._folder / str(step)) for step in steps}
+        scores = {step: score for step, score in scores.items() if score < math.inf}
+        for step in scores.keys() - {*checkpoint.best_first(scores)[:1], *sorted(scores)[-2:]}:
+            path = self._folder / str(step)
+            path.rename(path.with_name(f".{step}{_DISCARDED}"))
         self._clean()
 
     def _failed(self, error: Exception) -> OSError:
@@ -138,9 +153,10 @@ class Saver:
 
     def _clean(self) -> None:
         """Removes what saves that failed and checkpoints that were removed have left."""
+        steps = {str(step) for step in checkpoint.steps(self._folder.parent)}
         for path in self._folder.iterdir():
-            unsealed = path.name.isdecimal() and not checkpoint.is_sealed(path)
-            if unsealed or ".orbax-checkpoint-tmp" in path.name:
+            unsealed = path.name in steps and not checkpoint.is_sealed(path)
+            if unsealed or ".orbax-checkpoint-tmp" in path.name or path.suffix == _DISCARDED:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -152,7 +168,13 @@ def restore(
         "params": abstract.params,
         "train": {name: getattr(abstract, name) for name in _TRAIN_FIELDS},
     }
-    loaded = checkpoint.load_items(path, items, mesh, min_shard_elements)
+    try:
+        loaded = checkpoint.load_items(path, items, mesh, min_shard_elements)
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} holds the state of another optimizer, or of another version of it; start a "
+            f"new run from its model: --config.init_from={path}"
+        ) from error
     return TrainState(params=loaded["params"], **loaded["train"])
 
 

@@ -4,13 +4,14 @@ import dataclasses
 import pathlib
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Int32
+from jaxtyping import Int32, UInt8
 from ml_collections import ConfigDict
 
 from aima_jax import checkpoint
@@ -30,6 +31,7 @@ from aima_jax.platform import Platform, platform_of
 from aima_jax.prepared import prepared_folder
 from aima_jax.sharding import make_mesh, put_array, replicated, state_shardings
 from aima_jax.text import PromptTemplate, TextTable, Variation, build_text_table
+from aima_jax.text.tokenizer import END_TOKEN
 from aima_jax.training.optimizer import learning_rate_schedule, make_optimizer, trainable_names
 from aima_jax.training.saving import clear_damaged, restore
 from aima_jax.training.step import CategoryTable, Objective, TrainState, make_train_step
@@ -97,14 +99,15 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     newest = from_first_host(lambda: max(checkpoint.steps(workdir), default=-1))
     path = workdir / checkpoint.FOLDER / str(newest)
     if newest < 0:
-        skeleton, params = initial_parameters(config, dataset["categories"], mesh)
+        skeleton, params = initial_parameters(config, problem.table.attributes, mesh)
+        words = known_words(config, problem.table)
     else:
         found = checkpoint.describe(path)
         if found.dataset != dataset:
             raise ValueError(
                 f"{config.dataset} has changed since {path} was saved; train in another --workdir"
             )
-        skeleton = found.abstract_model(platform)
+        skeleton, words = found.abstract_model(platform), found.words
         params = flatten(skeleton)
 
     batches = TrainBatches(
@@ -178,6 +181,9 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
             schema=problem.train.schema.to_dict(),
             wording=problem.train.wording.to_dict(),
             template=config.template,
+            traits=dict(problem.train.traits),
+            categories=checkpoint.pack_categories(problem.table.attributes),
+            words=words,
             config=as_json(config),
             dataset=dataset,
         ),
@@ -191,16 +197,7 @@ def load_problem(config: ConfigDict, folder: pathlib.Path) -> Problem:
     Raises:
         ValueError: a split is empty or smaller than a batch, or a sentence is too long.
     """
-    train = load_split(folder, "train")
-    validation = None
-    if config.selection == "test":
-        validation = load_split(folder, "test")
-    elif config.validation_categories:
-        train, validation = hold_out_categories(
-            train, config.validation_categories, seed=config.seed
-        )
-    elif config.selection == "validation" and has_split(folder, "val"):
-        validation = load_split(folder, "val")
+    train, validation = load_splits(config, folder)
     if len(train) < config.batch_size:
         raise ValueError(
             f"the training split of {config.dataset} has {len(train)} images, fewer than "
@@ -219,18 +216,36 @@ def load_problem(config: ConfigDict, folder: pathlib.Path) -> Problem:
     return Problem(train, category, table, template, validation)
 
 
+def load_splits(config: ConfigDict, folder: pathlib.Path) -> tuple[Split, Split | None]:
+    """The split to train on, and the one to validate on, if there is one."""
+    train = load_split(folder, "train")
+    if config.selection == "test":
+        return train, load_split(folder, "test")
+    if config.validation_categories:
+        return hold_out_categories(train, config.validation_categories, seed=config.seed)
+    if config.selection == "validation" and has_split(folder, "val"):
+        return train, load_split(folder, "val")
+    return train, None
+
+
 def initial_parameters(
-    config: ConfigDict, num_categories: int, mesh: Mesh
+    config: ConfigDict, table: UInt8[np.ndarray, "category attributes"], mesh: Mesh
 ) -> tuple[AIMA, Parameters]:
     """The abstract model, and its parameters: random, from weights or from another run.
 
-    Weights are CLIP's, or those of a whole model, which have a depth of the fusion module too.
+    Weights are CLIP's, or those of a complete model, which have a depth of the fusion module too.
+    Another run's model is taken as it is, its classifier only for the same categories.
+
+    Args:
+        config: of the run.
+        table: the bits of its training categories.
+        mesh: where the parameters are placed.
 
     Raises:
         FileNotFoundError: weights or run are not there.
         ValueError: they do not fit; see `load_pretrained`.
     """
-    platform = platform_of(mesh)
+    platform, num_categories = platform_of(mesh), len(table)
     pretrained: Parameters = {}
     fusion_depth = config.model.fusion_depth
     patch_stride = config.model.patch_stride or None
@@ -254,6 +269,18 @@ def initial_parameters(
         else:
             clip_config, fusion_depth = loaded.config.clip, loaded.config.fusion_depth
             pretrained = flatten(loaded)
+    elif config.init_from:
+        restored = checkpoint.load_model(config.init_from, mesh=mesh)
+        other = restored.model.config
+        if other.clip.image_size != tuple(config.image_size):
+            raise ValueError(
+                f"config.init_from={config.init_from!r} is a model for image_size="
+                f"{other.clip.image_size}, not {tuple(config.image_size)}; set config.image_size"
+            )
+        clip_config, fusion_depth = other.clip.with_towers(**towers), other.fusion_depth
+        pretrained = flatten(restored.model)
+        if not np.array_equal(restored.categories, table):
+            pretrained = {n: x for n, x in pretrained.items() if not n.startswith("classifier.")}
     else:
         clip_config = CLIPConfig.preset(
             config.model.variant, image_size=config.image_size, patch_stride=patch_stride
@@ -272,8 +299,6 @@ def initial_parameters(
     skeleton = nnx.eval_shape(create)
     shapes = flatten(skeleton)
     shardings = state_shardings(shapes, mesh, config.mesh.min_shard_elements)
-    if config.init_from:
-        pretrained = _other_run(pathlib.Path(config.init_from), shapes, mesh)
     params = {name: jax.device_put(x, shardings[name]) for name, x in pretrained.items()}
     if shapes.keys() - params.keys():
         # Not under jit: compiled into one program, the draws take minutes on a GPU.
@@ -304,22 +329,15 @@ def compute_dtype(name: str, platform: Platform) -> str:
     return name
 
 
-def _other_run(workdir: pathlib.Path, shapes: Parameters, mesh: Mesh) -> Parameters:
-    """Another run's parameters, without an identity classifier of another size."""
-    loaded = flatten(checkpoint.load_model(workdir, mesh=mesh).model)
-    fitting = {
-        name: value
-        for name, value in loaded.items()
-        if name in shapes and shapes[name].shape == value.shape
-    }
-    names = loaded.keys() | shapes.keys()
-    if misfits := [n for n in names if n not in fitting and not n.startswith("classifier.")]:
-        raise ValueError(
-            f"config.init_from={str(workdir)!r} is another model: "
-            f"{', '.join(sorted(misfits)[:5])} do not fit ({len(misfits)} parameters); "
-            "use its model.* and image_size"
-        )
-    return fitting
+def known_words(config: ConfigDict, table: TextTable) -> dict[str, Any]:
+    """What a text tower has seen: a CLIP's words or none, and the tokens it is trained with."""
+    words = {"from_clip": bool(config.weights), "trained": []}
+    if config.init_from:
+        words = checkpoint.describe(checkpoint.find(config.init_from)).words
+    sentences = table.tokens.reshape(-1, table.tokens.shape[-1])
+    ends = np.argmax(sentences == END_TOKEN, axis=1)
+    said = sentences[np.arange(sentences.shape[1]) <= ends[:, None]]
+    return {**words, "trained": np.union1d(words["trained"], said).astype(int).tolist()}
 
 
 def _micro_batches(config: ConfigDict, mesh: Mesh) -> int:

@@ -7,7 +7,7 @@ import optax
 from flax import nnx
 from PIL import Image
 
-from aima_jax.checkpoint import Description
+from aima_jax.checkpoint import Description, pack_categories
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
 from aima_jax.parameters import flatten
 from aima_jax.training.saving import Saver
@@ -39,6 +39,9 @@ def save(workdir, model):
         schema=synthetic_schema.to_dict(),
         wording=WORDING.to_dict(),
         template="sentence",
+        traits={"cameras": False, "query_folder": None, "identities": False},
+        categories=pack_categories(np.eye(3, synthetic_schema.size, dtype=np.uint8)),
+        words={"from_clip": False, "trained": []},
         config={"image_size": SIZE, "mesh": {"min_shard_elements": 2**16}},
     )
     saver = Saver(workdir, description)

@@ -1,0 +1,111 @@
+"""Checkpoints of format 1 made readable: `aima convert checkpoint RUN`."""
+
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from aima_jax import checkpoint
+from aima_jax.attributes import AttributeSchema
+from aima_jax.data import Split, categories
+from aima_jax.files import read_sealed_json, user_path
+from aima_jax.models import AIMAConfig
+from aima_jax.parameters import flatten, model_id
+from aima_jax.prepared import prepared_folder
+from aima_jax.sharding import make_mesh, to_first_host
+from aima_jax.text import PromptTemplate, build_text_table
+from aima_jax.training.setup import known_words, load_splits
+
+
+def convert_checkpoints(run: str | pathlib.Path) -> list[str]:
+    """Writes the manifest of a run's checkpoints anew, as this version reads it; nothing else.
+
+    Format 1 lacks the wording, the traits and the training categories of its dataset, which has to
+    be there, prepared or to be prepared from raw files. A model so converted is used like any
+    other; its training is resumed only where the optimizer is still the same.
+
+    Args:
+        run: a workdir, or the folder of one checkpoint.
+
+    Returns:
+        A line for each checkpoint that says what was done.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or not its dataset.
+        ValueError: the dataset is not the one that the model was trained on.
+    """
+    path = user_path(run).resolve()
+    folders = [path]
+    if not checkpoint.is_checkpoint(path):
+        folders = [path / checkpoint.FOLDER / str(step) for step in checkpoint.steps(path)]
+    if not folders:
+        raise FileNotFoundError(f"no checkpoint in {path}; name a workdir or a checkpoint")
+    return [f"{folder}: {_convert(folder)}" for folder in folders]
+
+
+def _convert(folder: pathlib.Path) -> str:
+    if problems := checkpoint.damage(folder):
+        return f"damaged, left as it is ({'; '.join(problems[:3])})"
+    manifest = read_sealed_json(folder / checkpoint.MANIFEST)
+    if "format" in manifest:
+        return f"of format {manifest['format']} already"
+    old = _old_description(folder)
+    config = ConfigDict(old["config"])
+    train, _ = load_splits(config, prepared_folder(config))
+    attributes, _ = categories(train.attributes)
+    _check_dataset(folder, old, train, len(attributes))
+    template = PromptTemplate(train.schema, old["template"], train.wording)
+    table, note = build_text_table(attributes, template), ""
+    try:
+        words = known_words(config, table)
+    except (FileNotFoundError, ValueError) as error:
+        words = known_words(ConfigDict({"weights": "", "init_from": ""}), table)
+        note = f"; whether its words are a CLIP's is not known, so taken as not ({error})"
+    description = checkpoint.Description(
+        model=AIMAConfig.from_dict(old["model"]).to_dict(),
+        schema=train.schema.to_dict(),
+        wording=train.wording.to_dict(),
+        template=old["template"],
+        traits=dict(train.traits),
+        categories=checkpoint.pack_categories(attributes),
+        words=words,
+        config=old["config"],
+        dataset=old["dataset"],
+        model_id=_model_id(folder, old["model"]),
+    )
+    step, metrics = manifest["step"], manifest["metrics"]
+    checkpoint.seal(folder, description, step=step, metrics=metrics)
+    return f"converted to format {checkpoint.FORMAT}{note}"
+
+
+def _old_description(folder: pathlib.Path) -> dict[str, Any]:
+    """What format 1 keeps in Orbax's own metadata."""
+    from orbax.checkpoint import v1 as ocp
+
+    return dict(ocp.checkpointables_metadata(folder).custom_metadata)
+
+
+def _check_dataset(folder: pathlib.Path, old: dict[str, Any], train: Split, count: int) -> None:
+    found = {"name": train.dataset, "checksum": train.checksum, "categories": count}
+    if old["dataset"] != found:
+        raise ValueError(
+            f"{folder} was trained on {old['dataset']}, the dataset that is prepared here is "
+            f"{found}; prepare that one, in config.data_dir={old['config']['data_dir']!r}"
+        )
+    if AttributeSchema.from_dict(old["schema"]) != train.schema:
+        raise ValueError(f"{folder} knows other attributes than {train.dataset} has here")
+
+
+def _model_id(folder: pathlib.Path, model: dict[str, Any]) -> str:
+    """Who the model is, from its parameters as they are saved."""
+    import jax
+    from flax import nnx
+
+    from aima_jax.models import AIMA
+
+    config = AIMAConfig.from_dict(model)
+    shapes = flatten(nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0))))
+    mesh = make_mesh(devices=jax.devices()[:1])
+    params = checkpoint.load_items(folder, {"params": shapes}, mesh, 2**16)["params"]
+    vision = config.clip.vision
+    return model_id(to_first_host(params), vision.pixel_mean, vision.pixel_std)
