@@ -1,7 +1,6 @@
 """Whole runs on a few rendered pedestrians: trained, interrupted, damaged, resumed, evaluated."""
 
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -9,7 +8,6 @@ import subprocess
 import sys
 
 import host_runs
-import jax
 import kill_runs
 import numpy as np
 import pytest
@@ -23,17 +21,6 @@ from configs import pa100k, synthetic
 from tfds_builders.prepare import prepare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Runs that compile the same step share it, in other processes too."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    jax.config.update("jax_compilation_cache_dir", folder)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    del os.environ["JAX_COMPILATION_CACHE_DIR"]
 
 
 @pytest.fixture(scope="module")
@@ -326,4 +313,4 @@ def run_py(workdir, data_dir, *flags):
         f"--workdir={workdir}",
         *flags,
     ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
