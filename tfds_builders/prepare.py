@@ -29,7 +29,10 @@ from tfds_builders.layout import require_folder
 if TYPE_CHECKING:
     from tfds_builders.records import PersonSearchBuilder
 
-DATASETS = ("market1501_attribute", "peta", "pa100k", "synthetic_pedestrians")
+# Each folder with a builder is a dataset.
+DATASETS = tuple(
+    sorted(path.parent.name for path in pathlib.Path(__file__).parent.glob("*/builder.py"))
+)
 
 _HOME = pathlib.Path("~/tensorflow_datasets")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
