@@ -48,6 +48,8 @@ _FIELDS = {
     "model.vision_heads": (0, 1024),
     "model.text_heads": (0, 1024),
     "loss.temperature": POSITIVE,
+    "loss.labels": ("category", "agreement"),
+    "loss.image_target": ("joint", "uniform"),
     "loss.chunk_size": (0, math.inf),
     "augment.flip": (0.0, 1),
     "augment.pad": (0, 1024),
@@ -83,11 +85,7 @@ def check(config: ConfigDict) -> None:
             wrong.append(f"config.{name}={value!r} must be {_in_words(allowed)}")
     if not old and not any(_at(config, f"loss.{name}.weight") for name in LOSSES):
         wrong.append(f"all losses are switched off: give one of {', '.join(LOSSES)} a weight")
-    if _at(config, "sentences.varied") and _at(config, "sentences.variants") == 1:
-        wrong.append(
-            f"config.sentences.varied={_at(config, 'sentences.varied')!r} needs other sentences "
-            "than the first: config.sentences.variants of 2 or more"
-        )
+    wrong += _sentences_that_do_not_fit(config)
     size = _at(config, "image_size")
     if not _are_numbers(size, 2, int, 8, 4096):
         wrong.append(f"config.image_size={size!r} must be (height, width), each 8 to 4096")
@@ -121,6 +119,36 @@ def profiled_steps(profile: str) -> tuple[int, int]:
     if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
         raise ValueError(f'config.profile={profile!r} must be two steps, like "100:105"')
     return int(first), int(last)
+
+
+def _sentences_that_do_not_fit(config: ConfigDict) -> list[str]:
+    """What losses and sentences ask of each other in vain."""
+    wrong = []
+    variants, varied, partial, weight, labels, info_nce, multi_positive = (
+        _at(config, name)
+        for name in (
+            "sentences.variants",
+            "sentences.varied",
+            "sentences.partial",
+            "loss.partial.weight",
+            "loss.labels",
+            "loss.info_nce.weight",
+            "loss.info_nce.multi_positive",
+        )
+    )
+    if varied and variants == 1:
+        wrong.append(f"config.sentences.varied={varied!r} needs config.sentences.variants over 1")
+    if weight and (variants == 1 or not partial):
+        wrong.append(
+            f"config.loss.partial.weight={weight!r} needs config.sentences.variants over 1 and "
+            "config.sentences.partial over 0"
+        )
+    if labels == "agreement" and info_nce and not multi_positive and varied and partial:
+        wrong.append(
+            "config.loss.labels='agreement' needs config.loss.info_nce.multi_positive=True, since "
+            "InfoNCE sees partial sentences, which agree with others' images as well"
+        )
+    return wrong
 
 
 def renamed_flags(argv: Sequence[str]) -> str:

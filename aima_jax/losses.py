@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8, Shaped
 
 from aima_jax.attributes import attribute_iou
 from aima_jax.chunks import Rows, Scalar, mean_over_rows
-from aima_jax.targets import Said, facts_of, targets
+from aima_jax.targets import Said, facts_of, statements, targets
 
 
 def info_nce(
@@ -316,19 +316,37 @@ class Loss:
     shared: tuple[str, ...] = ()
 
 
-def _info_nce(batch: LossBatch, *, multi_positive: bool, **options: Any) -> Scalar:
-    labels = batch.category if multi_positive else None
-    return info_nce(batch.image_features, batch.text_features, labels=labels, **options)
+def _info_nce(batch: LossBatch, *, multi_positive: bool, labels: str, **options: Any) -> Scalar:
+    if multi_positive:
+        options |= {"labels": batch.category, "said": _said(batch, labels)}
+    return info_nce(batch.image_features, batch.text_features, **options)
 
 
-def _sdm(batch: LossBatch, **options: Any) -> Scalar:
-    return similarity_distribution_matching(
-        batch.image_features, batch.text_features, batch.category, **options
-    )
+def _sdm(batch: LossBatch, *, labels: str, **options: Any) -> Scalar:
+    features = batch.image_features, batch.text_features
+    said = _said(batch, labels)
+    return similarity_distribution_matching(*features, batch.category, said=said, **options)
+
+
+def _said(batch: LossBatch, labels: str) -> Said | None:
+    return (batch.attributes, batch.said, batch.whole) if labels == "agreement" else None
+
+
+def _identity(batch: LossBatch) -> Scalar:
+    logits = batch.image_logits, batch.text_logits
+    return identity_loss(*logits, batch.category, text_mask=batch.whole)
 
 
 def _attribute_iou(batch: LossBatch, **options: Any) -> Scalar:
-    return attribute_iou_contrastive(batch.text_features, batch.attributes, **options)
+    sets = statements(batch.attributes, batch.said, batch.whole)
+    return attribute_iou_contrastive(batch.text_features, sets, **options)
+
+
+def _partial(batch: LossBatch, **options: Any) -> Scalar:
+    features = batch.image_features, batch.partial_text_features
+    # A sentence that says all agrees with its category alone, so nothing is lost.
+    said = batch.attributes, batch.partial_said, jnp.zeros(len(batch.category), bool)
+    return similarity_distribution_matching(*features, batch.category, said=said, **options)
 
 
 POSITIVE = (1e-30, math.inf)
@@ -338,19 +356,15 @@ LOSSES: dict[str, Loss] = {
         _info_nce,
         needs=("image_features", "text_features"),
         options={"multi_positive": (False, True)},
-        shared=("temperature", "chunk_size"),
+        shared=("temperature", "chunk_size", "labels", "image_target"),
     ),
     "sdm": Loss(
         "SDM",
         _sdm,
         needs=("image_features", "text_features"),
-        shared=("temperature", "chunk_size"),
+        shared=("temperature", "chunk_size", "labels", "image_target"),
     ),
-    "identity": Loss(
-        "ID",
-        lambda batch: identity_loss(batch.image_logits, batch.text_logits, batch.category),
-        needs=("image_logits", "text_logits"),
-    ),
+    "identity": Loss("ID", _identity, needs=("image_logits", "text_logits")),
     "map": Loss("MAP", lambda batch: masked_attribute_prediction(*batch.masked), needs=("masked",)),
     "attribute_iou": Loss(
         "A-IoU IMC",
@@ -358,5 +372,11 @@ LOSSES: dict[str, Loss] = {
         needs=("text_features",),
         options={"temperature": POSITIVE, "target": ("softmax", "normalized")},
         shared=("chunk_size",),
+    ),
+    "partial": Loss(
+        "Partial",
+        _partial,
+        needs=("image_features", "partial_text_features"),
+        shared=("temperature", "chunk_size", "image_target"),
     ),
 }

@@ -63,7 +63,9 @@ def get_config() -> ConfigDict:
 
     # A weight of 0 switches a loss off; that all weigh the same is [ours].
     config.loss = loss = ConfigDict()
-    loss.temperature = 0.02  # divides cosines in InfoNCE and SDM [IRRA]
+    loss.temperature = 0.02  # divides cosines in InfoNCE, SDM and `partial` [IRRA]
+    loss.labels = "category"  # positives of SDM and multi-positive InfoNCE: or "agreement" [ours]
+    loss.image_target = "joint"  # image→text by agreement a: P/ΣP for P = a/n, or "uniform": a/Σa
     loss.chunk_size = 0  # rows compared with the whole batch at once; 0: all
     loss.info_nce = ConfigDict()
     loss.info_nce.weight = 1.0
@@ -78,6 +80,10 @@ def get_config() -> ConfigDict:
     loss.attribute_iou.weight = 1.0
     loss.attribute_iou.temperature = 0.1  # divides cosines and IoUs [ours]
     loss.attribute_iou.target = "softmax"  # softmax(IoU/T), or "normalized": IoU/sum [ours]
+    loss.partial = (
+        ConfigDict()
+    )  # SDM by agreement with one more sentence of each row, a partial one
+    loss.partial.weight = 0.0  # [ours]
 
     config.augment = augment = ConfigDict()
     augment.flip = 0.5  # probability of a horizontal flip [IRRA]

@@ -116,3 +116,38 @@ def test_all_that_is_wrong_is_named_at_once():
 def test_an_old_field_is_refused_with_the_new_name(old, new):
     with pytest.raises(ValueError, match=rf"^config\.{old}=0\.5 is config\.{new} now$"):
         check(changed([(tuple(old.split(".")), 0.5)]))
+
+
+PARTS = {"sentences.variants": 4, "sentences.varied": 0.5, "sentences.partial": 0.5}
+AGREEMENT = PARTS | {"loss.labels": "agreement"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sentences.varied": 0.5}, r"sentences\.varied=0\.5 needs .*variants over 1"),
+        ({"loss.partial.weight": 1.0}, r"loss\.partial\.weight=1\.0 needs .*partial over 0"),
+        (
+            {"loss.partial.weight": 1.0, "sentences.variants": 4},
+            r"loss\.partial\.weight=1\.0 needs .*partial over 0",
+        ),
+        (AGREEMENT, r"loss\.labels='agreement' needs config\.loss\.info_nce\.multi_positive=True"),
+    ],
+)
+def test_sentences_and_losses_that_do_not_fit_are_refused(fields, message):
+    with pytest.raises(ValueError, match=rf"^config\.{message}") as refused:
+        check(changed([(tuple(name.split(".")), value) for name, value in fields.items()]))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        PARTS,
+        AGREEMENT | {"loss.info_nce.multi_positive": True},
+        AGREEMENT | {"loss.info_nce.weight": 0.0},
+        AGREEMENT | {"sentences.varied": 0.0, "loss.partial.weight": 1.0},  # beside the whole ones
+    ],
+)
+def test_sentences_and_losses_that_fit_are_sound(fields):
+    check(changed([(tuple(name.split(".")), value) for name, value in fields.items()]))

@@ -134,6 +134,16 @@ class TestStep:
         assert (many.table.tokens[:, 0, :length] == few.table.tokens[:, 0, :length]).all()
         assert many.take()[0]["sdm"] == pytest.approx(few.take()[0]["sdm"], rel=1e-5)
 
+    def test_partial_sentences_beside_leave_the_other_losses_as_they_are(self):
+        beside = objective(**{"sentences.variants": VARIANTS, "loss.partial.weight": 1.0})
+        options = {"variants": VARIANTS, "variation": self.variation}
+        alone, one = self.setup(0.0).take()[0], Setup(beside, **options).take()[0]
+        parts = Setup(beside, micro_batches=2, mesh=make_mesh(), **options).take()[0]
+        assert parts == pytest.approx(one, rel=1e-4)
+        for name in objective().weights:
+            assert one[name] == pytest.approx(alone[name], rel=1e-4), name
+        assert one["loss"] == pytest.approx(alone["loss"] + one["partial"], rel=1e-4)
+
     def test_parts_on_many_devices_take_the_step_of_the_whole(self):
         one, many = self.setup(0.8), self.setup(0.8, micro_batches=2, mesh=make_mesh())
         assert many.take()[0] == pytest.approx(one.take()[0], rel=1e-4)
