@@ -91,7 +91,7 @@ class Lease(Lock):
         self._path = folder / ".lease"
         self._own = {
             "host": socket.gethostname(),
-            "boot": _boot_id(),
+            "boot": boot_id(),
             "pid": os.getpid(),
             "token": uuid.uuid4().hex,
         }
@@ -161,7 +161,7 @@ class Lease(Lock):
 
     def _is_over(self, owner: dict, changed: float) -> bool:
         here = all(owner.get(name) == self._own[name] for name in ("host", "boot"))
-        if here and not _is_alive(owner.get("pid")):
+        if here and not is_alive(owner.get("pid")):
             return True
         return self._now() - changed > EXPIRY_SECONDS
 
@@ -253,7 +253,8 @@ def _read(path: pathlib.Path) -> tuple[dict, float] | None:
     return (owner if isinstance(owner, dict) else {}), changed
 
 
-def _is_alive(pid: object) -> bool:
+def is_alive(pid: object) -> bool:
+    """Tells whether a process of this boot still runs; True for what is not a number."""
     if not isinstance(pid, int):
         return True
     try:
@@ -265,7 +266,7 @@ def _is_alive(pid: object) -> bool:
     return True
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
     """Names what process numbers are valid in: this boot, and the container if it has its own."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()

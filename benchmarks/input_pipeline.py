@@ -28,7 +28,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from aima_jax.data import Split, TrainBatches, categories, decode_all, load_split
+from aima_jax.data import Split, TrainBatches, categories, decode_all, open_dataset
 from aima_jax.data.pictures import read_pixels, resize
 from tfds_builders.pa100k import schema as pa100k
 from tfds_builders.prepare import prepare
@@ -176,7 +176,7 @@ def main() -> None:
         raw = pathlib.Path(temporary, "raw")
         paths = write_pictures(raw, args.images)
         folder = prepare("pa100k", manual_dir=raw, data_dir=pathlib.Path(temporary, "data"))
-        split = load_split(folder, "train")
+        split = open_dataset(folder).split("train")
         show_costs(split)
         contenders = {
             f"ours, {n} threads": functools.partial(ours, split, threads=n)

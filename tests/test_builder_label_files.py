@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins import cells, market_labels, pa100k_labels, peta_labels
 
-from tfds_builders import label_files, matlab
+from tfds_builders import matlab
 from tfds_builders.market1501_attribute.builder import read_labels as read_market
 from tfds_builders.pa100k.builder import read_labels as read_pa100k
 from tfds_builders.peta.builder import read_labels as read_peta
@@ -136,22 +136,22 @@ def test_damaged_files_give_one_message(tmp_path_factory, data):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.array([[0.5]]), "no array of whole numbers"),
-        (np.array([[np.nan]]), "no array of whole numbers"),
-        (np.array([[np.inf]]), "no array of whole numbers"),
-        ("text", "no array of whole numbers"),
+        (np.array([[0.5]]), "is not an array of whole numbers"),
+        (np.array([[np.nan]]), "is not an array of whole numbers"),
+        (np.array([[np.inf]]), "is not an array of whole numbers"),
+        ("text", "is not an array of whole numbers"),
         (np.array([[2]]), "labels other than 0 and 1"),
         (np.array([[1, 1]]), r"shape \(1, 2\); expected 1 pictures × 1 attributes"),
     ],
 )
 def test_bits_are_bits(value, message):
     with pytest.raises(ValueError, match=f"some.mat: labels .*{message}"):
-        label_files.bits(value, (1, 1), pathlib.Path("some.mat"), "labels")
+        matlab.bits(value, (1, 1), pathlib.Path("some.mat"), "labels")
 
 
 def test_a_text_is_a_list_of_one():
     path = pathlib.Path("some.mat")
-    assert label_files.strings("a", path, "names") == ["a"]
+    assert matlab.strings("a", path, "names") == ["a"]
     for wrong in (["a", ["b"]], np.zeros(2), {"a": "b"}):
-        with pytest.raises(ValueError, match=r"some\.mat: names is no list of texts"):
-            label_files.strings(wrong, path, "names")
+        with pytest.raises(ValueError, match=r"some\.mat: names is not a list of texts"):
+            matlab.strings(wrong, path, "names")

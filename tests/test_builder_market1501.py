@@ -17,10 +17,9 @@ from stand_ins import (
     write_pictures,
 )
 
-from tfds_builders import prepared
+from aima_jax.data import prepared
 from tfds_builders.describe import describe
-from tfds_builders.market1501_attribute import Market1501Attribute
-from tfds_builders.market1501_attribute.builder import read_labels
+from tfds_builders.market1501_attribute.builder import Market1501Attribute, read_labels
 from tfds_builders.market1501_attribute.schema import SCHEMA as market1501_schema
 from tfds_builders.prepare import check, prepare
 
@@ -172,7 +171,7 @@ def test_layouts(tmp_path, labels, level):
     (raw / labels).mkdir(exist_ok=True)
     (raw / ROOT / "market_attribute.mat").rename(raw / labels / "market_attribute.mat")
     splits = Market1501Attribute(data_dir=tmp_path / "data").splits(raw / level)
-    assert {name: split.size for name, split in splits.items()} == {"train": 4, "test": 8}
+    assert {name: split.count for name, split in splits.items()} == {"train": 4, "test": 8}
 
 
 def test_layout_without_the_upper_level(tmp_path):
@@ -180,7 +179,7 @@ def test_layout_without_the_upper_level(tmp_path):
     for path in list((raw / ROOT).iterdir()):
         path.rename(raw / path.name)
     (raw / ROOT).rmdir()
-    assert Market1501Attribute(data_dir=tmp_path / "data").splits(raw)["train"].size == 4
+    assert Market1501Attribute(data_dir=tmp_path / "data").splits(raw)["train"].count == 4
 
 
 def spoil_file_name(root):

@@ -6,8 +6,8 @@ import scipy.io
 import tensorflow_datasets as tfds
 from stand_ins import folder_contents, pa100k_labels, picture, small_pa100k, write_pictures
 
-from tfds_builders import prepared
-from tfds_builders.pa100k import Pa100k
+from aima_jax.data import prepared
+from tfds_builders.pa100k.builder import Pa100k
 from tfds_builders.pa100k.schema import SCHEMA as pa100k_schema
 from tfds_builders.prepare import prepare
 
@@ -27,7 +27,7 @@ def test_full_size(shared_data, tmp_path):
     label_file = root / "annotation.mat"
     label_file.write_bytes((shared_data / "annotations/pa100k/annotation.mat").read_bytes())
     splits = Pa100k(data_dir=tmp_path / "data").splits(tmp_path)
-    sizes = {name: split.size for name, split in splits.items()}
+    sizes = {name: split.count for name, split in splits.items()}
     assert sizes == {"train": 80_000, "val": 10_000, "test": 10_000}
 
     raw = scipy.io.loadmat(label_file)
@@ -93,7 +93,7 @@ def test_layouts(tmp_path, pictures, labels, level):
         (root / target).parent.mkdir(parents=True, exist_ok=True)
         (made / source).rename(root / target)
     splits = Pa100k(data_dir=tmp_path / "data").splits(tmp_path / "raw")
-    assert {name: split.size for name, split in splits.items()} == COUNTS
+    assert {name: split.count for name, split in splits.items()} == COUNTS
     assert splits["val"].records[0].filename == f"{pictures}/000007.jpg"
 
 

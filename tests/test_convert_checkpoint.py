@@ -8,7 +8,7 @@ from flax import nnx
 
 from aima_jax import checkpoint
 from aima_jax.convert.checkpoint import convert_checkpoints
-from aima_jax.data import categories, hold_out_categories, load_split
+from aima_jax.data import categories, hold_out_categories, open_dataset
 from aima_jax.files import checksums, read_sealed_json, write_sealed_json
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig
 from aima_jax.parameters import flatten, model_id
@@ -29,7 +29,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def train(data_dir):
-    split = load_split(prepare(DATASET, data_dir=data_dir), "train")
+    split = open_dataset(prepare(DATASET, data_dir=data_dir)).split("train")
     return hold_out_categories(split, HELD_OUT, seed=0)[0]
 
 

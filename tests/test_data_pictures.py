@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from stand_ins import small_pa100k
 
-from aima_jax.data import load_split
+from aima_jax.data import open_dataset
 from aima_jax.data import pictures as module
 from aima_jax.data.pictures import (
     FORMATS,
@@ -224,7 +224,8 @@ def test_builder_training_and_search_open_a_picture_the_same_way(tmp_path):
     for path, data in zip(paths, pictures, strict=True):
         path.unlink()
         path.write_bytes(data)
-    split = load_split(prepare("pa100k", manual_dir=raw, data_dir=tmp_path / "data"), "train")
+    prepared = prepare("pa100k", manual_dir=raw, data_dir=tmp_path / "data")
+    split = open_dataset(prepared).split("train")
     trained = split.images(np.arange(5), (96, 48))
     search = types.SimpleNamespace(image_size=(96, 48))
     for pixels, path in zip(trained, paths, strict=True):

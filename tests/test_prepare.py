@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,12 @@ from stand_ins import folder_contents, picture, small_pa100k, small_peta
 import tfds_builders.prepare as prepare_module
 from aima_jax.attributes import AttributeSchema
 from aima_jax.cli import main
-from tfds_builders import prepared, records
+from aima_jax.data import open_dataset, prepared
+from aima_jax.files import write_sealed_json
+from tfds_builders import records
 from tfds_builders.pa100k.schema import SCHEMA as pa100k_schema
 from tfds_builders.prepare import check, find, prepare
-from tfds_builders.records import PersonSearchBuilder, Record, Split
+from tfds_builders.records import PersonSearchBuilder, Record, SplitRecords
 
 PREPARE = (sys.executable, "-m", "tfds_builders.prepare", "pa100k")
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
@@ -129,7 +132,7 @@ def test_configs_lie_beside_each_other(tmp_path, data):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("market", r"'market' is unknown; expected one of market1501_attribute, peta, pa100k"),
+        ("market", r"'market' is unknown; expected one of market1501_attribute, pa100k, peta"),
         ("peta/random6", r"'peta/random6' is unknown; expected peta with one of sal, random1"),
         ("pa100k/small", r"'pa100k/small' is unknown; expected pa100k alone"),
         ("../peta", r"'\.\./peta' is unknown"),
@@ -183,7 +186,9 @@ def test_folder_without_manifest_is_never_complete(raw, data):
     folder = prepare("pa100k", manual_dir=raw, data_dir=data)
     (folder / "manifest.json").unlink()
     for function in (prepare, find, check):
-        with pytest.raises(ValueError, match=r"manifest\.json is missing: delete .* and prepare"):
+        with pytest.raises(
+            ValueError, match=r"manifest\.json is missing: move the folder away and prepare"
+        ):
             function("pa100k", data_dir=data)
 
 
@@ -272,12 +277,39 @@ def test_killed_on_the_way(long_raw, raw, data):
 def test_killed_when_tfds_was_done(raw, tmp_path, data):
     """What TFDS takes for a complete dataset lacks our labels, and may be of other pictures."""
     other = prepare("pa100k", manual_dir=raw, data_dir=tmp_path / "other")
-    left = data / "pa100k" / ".1.0.0.preparing" / "pa100k" / "1.0.0"
+    place = data / "pa100k" / f".1.0.0.preparing-{prepare_module._system()}-{ended_process()}-x"
+    left = place / "pa100k" / "1.0.0"
     shutil.copytree(other, left)
     (left / "stray.txt").touch()
     folder = prepare("pa100k", manual_dir=raw, data_dir=data)
     assert folder_contents(folder) == folder_contents(other)
     assert [path.name for path in (data / "pa100k").iterdir()] == ["1.0.0"]
+
+
+def ended_process():
+    """The number of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_another_host_left_is_removed_after_a_day_without_a_change(raw, data):
+    """Nothing else tells whether its process still runs."""
+    places = {
+        name: data / "pa100k" / f".1.0.0.preparing-{name}"
+        for name in ("0123456789ab-1-x", "0123456789ab-1-y", "")
+    }
+    places["ours"] = data / "pa100k" / f".1.0.0.preparing-{prepare_module._system()}-1-x"
+    for place in places.values():
+        (place / "pa100k").mkdir(parents=True)
+        (place / "pa100k" / "some.array_record").touch()
+    yesterday = time.time() - 25 * 60 * 60
+    for name in ("0123456789ab-1-x", "ours", ""):
+        for path in (*places[name].rglob("*"), places[name]):
+            os.utime(path, (yesterday, yesterday))
+    prepare("pa100k", manual_dir=raw, data_dir=data)
+    kept = sorted(path.name for path in (data / "pa100k").iterdir() if path.name != "1.0.0")
+    assert kept == sorted([places["0123456789ab-1-y"].name, places["ours"].name])
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -304,7 +336,7 @@ class Ignored:
 def test_an_interruption_that_python_ignores_is_not_lost(place, raw, data, capsys, monkeypatch):
     written = []
 
-    def examples(items, total, name):
+    def shown(items, total, name):
         for item in items:
             if place == "while records are written" and not written:
                 Ignored()
@@ -317,7 +349,7 @@ def test_an_interruption_that_python_ignores_is_not_lost(place, raw, data, capsy
         return read_back(*arguments)
 
     read_back = prepare_module._stored
-    monkeypatch.setattr(records, "progress", examples)
+    monkeypatch.setattr(records, "_shown", shown)
     monkeypatch.setattr(prepare_module, "_stored", stored)
     assert main(["prepare", "pa100k", f"--manual_dir={raw}", f"--data_dir={data}"]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was left behind\n"
@@ -327,21 +359,99 @@ def test_an_interruption_that_python_ignores_is_not_lost(place, raw, data, capsy
     prepare("pa100k", manual_dir=raw, data_dir=data)  # which knows nothing of it
 
 
-def test_two_at_once(long_raw, data):
-    """The second waits for the first, which is held up on the way, and finds what it made."""
+def test_two_at_once(long_raw, raw, data):
+    """Each works in a place of its own; what is there first stays."""
     first = start(long_raw, data)
     wait_for_records(data)
     first.send_signal(signal.SIGSTOP)
-    second = start(long_raw, data)
-    assert "waiting for another process" in second.stderr.readline()
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    written = (folder / "manifest.json").read_bytes()
     first.send_signal(signal.SIGCONT)
-    for process, prepared_it in ((first, True), (second, False)):
-        output, errors = process.communicate()
-        assert process.returncode == 0
-        assert output == "pa100k is prepared: train 6,000, val 2, test 2\n"
-        assert ("train: 6000/6000 pictures" in errors) == prepared_it
-    assert check("pa100k", data_dir=data)["counts"]["train"] == 6_000
+    output, _ = first.communicate()
+    assert first.returncode == 0
+    assert output == "pa100k is prepared: train 6, val 1, test 3\n"
+    assert check("pa100k", data_dir=data)["counts"]["train"] == 6
+    assert (folder / "manifest.json").read_bytes() == written
     assert [path.name for path in (data / "pa100k").iterdir()] == ["1.0.0"]
+
+
+def test_many_at_once_without_any_lock(raw, data):
+    """As on several hosts, of which none sees the others' locks or processes."""
+    processes = [start(raw, data) for _ in range(3)]
+    for process in processes:
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert output == "pa100k is prepared: train 6, val 1, test 3\n"
+    assert check("pa100k", data_dir=data)["counts"]["train"] == 6
+    assert [path.name for path in (data / "pa100k").iterdir()] == ["1.0.0"]
+
+
+def test_places_are_those_of_the_environment_and_of_the_home(raw, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    shutil.copytree(raw, tmp_path / "home/tensorflow_datasets/downloads/manual")
+    home = prepare("pa100k")
+    assert home == tmp_path / "home/tensorflow_datasets/pa100k/1.0.0"
+    shutil.copytree(raw, tmp_path / "env/downloads/manual")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "env"))
+    assert find("pa100k") is None
+    assert prepare("pa100k") == tmp_path / "env/pa100k/1.0.0"
+    given = prepare("pa100k", manual_dir="~/tensorflow_datasets/downloads/manual", data_dir="~/own")
+    assert given == tmp_path / "home/own/pa100k/1.0.0" == find("pa100k", data_dir="~/own")
+    with pytest.raises(ValueError, match="gs://"):
+        prepare("pa100k", data_dir="gs://bucket/data")
+
+
+def make_format_1(folder):
+    """Writes the manifest as the first version did."""
+    manifest = prepared.read_manifest(folder)
+    for name in ("format", "wording", "traits"):
+        del manifest[name]
+    write_sealed_json(folder / "manifest.json", manifest)
+
+
+def test_format_1_is_refused_with_the_command_that_writes_it_anew(tmp_path, data, capsys):
+    raw = small_peta(tmp_path / "raw")
+    folder = prepare("peta/random1", manual_dir=raw, data_dir=data)
+    before = prepared.read_manifest(folder)
+    make_format_1(folder)
+    for function in (prepare, find, check, lambda *_, **__: open_dataset(folder)):
+        with pytest.raises(ValueError, match="has format 1, of an earlier version") as refused:
+            function("peta/random1", data_dir=data)
+    command = str(refused.value).split("by: aima ")[1]
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    shutil.rmtree(raw)
+    assert main(shlex.split(command)) == 0
+    assert "peta/random1 is prepared" in capsys.readouterr().out
+    assert prepared.verify(folder) == before
+    changed = [path.name for path, time in written.items() if path.stat().st_mtime_ns != time]
+    assert changed == ["manifest.json"]
+
+
+@pytest.mark.parametrize("damage", ["a record", "other attributes"])
+def test_format_1_is_not_renewed_where_it_is_something_else(damage, raw, data, capsys):
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    make_format_1(folder)
+    if damage == "a record":
+        flip(next(folder.glob("*train.array_record*")))
+    else:
+        manifest = prepared.read_manifest(folder, version=1)
+        manifest["schema"]["groups"][0]["name"] = "other"
+        del manifest["files"]["features.json"]
+        write_sealed_json(folder / "manifest.json", manifest)
+    assert main(["prepare", "pa100k", f"--manual_dir={raw}", f"--data_dir={data}"]) == 2
+    expected = "array_record" if damage == "a record" else "with other attributes: move the folder"
+    assert expected in capsys.readouterr().err
+    with pytest.raises(ValueError, match="format 1"):
+        check("pa100k", data_dir=data)
+
+
+def test_a_format_of_the_future_is_refused(raw, data):
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    manifest = prepared.read_manifest(folder)
+    write_sealed_json(folder / "manifest.json", {**manifest, "format": 3})
+    with pytest.raises(ValueError, match="has format 3; expected 2: update AIMA-JAX"):
+        prepare("pa100k", manual_dir=raw, data_dir=data)
 
 
 def test_command_line(raw, data, capsys):
@@ -374,7 +484,7 @@ def test_a_builder_must_give_as_many_records_as_it_says(tmp_path, count):
         def splits(self, manual_dir):
             bits = np.zeros(26, np.uint8)
             records = [Record(f"{number}.jpg", picture(0), bits) for number in range(count)]
-            return {"train": Split(3, records)}
+            return {"train": SplitRecords(3, records)}
 
     with pytest.raises(ValueError, match=r"argument 2 is (shorter|longer) than argument 1"):
         Miscounting(data_dir=tmp_path, file_format="array_record").download_and_prepare()

@@ -8,9 +8,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from aima_jax.data.prepared import read_labels
 from tfds_builders.prepare import find, prepare
-from tfds_builders.prepared import read_labels
-from tfds_builders.synthetic_pedestrians import SyntheticPedestrians, parallel
+from tfds_builders.synthetic_pedestrians import parallel
+from tfds_builders.synthetic_pedestrians.builder import SyntheticPedestrians
 from tfds_builders.synthetic_pedestrians.contact_sheet import contact_sheet
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
 from tfds_builders.synthetic_pedestrians.splits import Size, plan

@@ -1,4 +1,4 @@
-"""Reads MATLAB's level 5 files, in which the datasets' authors distribute their labels.
+"""The datasets' label files: MATLAB's level 5 files, read and checked.
 
 scipy's reader crashes the whole process on some damaged files; this one checks every length before
 it believes it. The format is that of "MAT-File Format", MathWorks.
@@ -8,10 +8,11 @@ import math
 import pathlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 # A number is an array, a text a str (or a list of them, where it has several rows), a cell array
 # the list of its cells in column order, a struct a dict, and a struct array a list of dicts.
@@ -34,7 +35,11 @@ _Element = tuple[int, memoryview]
 
 
 def read(path: pathlib.Path) -> dict[str, Value]:
-    """Returns the variables of a file by name; ValueError where it is damaged or no such file."""
+    """Return the variables of a file by name.
+
+    Raises:
+        ValueError: it is damaged, or not a MATLAB file of level 5.
+    """
     data = path.read_bytes()
     order = _BYTE_ORDERS.get(data[_HEADER - 2 : _HEADER])
     if order is None or data[124:126] != (b"\x00\x01" if order == "<" else b"\x01\x00"):
@@ -51,6 +56,69 @@ def read(path: pathlib.Path) -> dict[str, Value]:
     except zlib.error as error:
         raise ValueError(f"its compressed data is damaged: {error}") from error
     return variables
+
+
+def read_labels(path: pathlib.Path, dataset: str, variables: Sequence[str]) -> dict[str, Any]:
+    """Return the variables of a MATLAB file.
+
+    Raises:
+        ValueError: the file is damaged, or it is that of another dataset.
+    """
+    try:
+        content = read(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}); expected the MATLAB file of {dataset}'s labels as "
+            "its authors distribute it: download it again"
+        ) from error
+    require_fields(content, variables, path, dataset)
+    return content
+
+
+def require_fields(
+    struct: Any, fields: Sequence[str], path: pathlib.Path, dataset: str, where: str = "it"
+) -> None:
+    """ValueError unless a struct of the label file has the fields."""
+    found = list(struct) if isinstance(struct, dict) else []
+    missing = [name for name in fields if name not in found]
+    if missing:
+        raise ValueError(
+            f"{path}: not {dataset}'s label file: {where} lacks {', '.join(missing)}; "
+            f"found {', '.join(found) or 'no fields'}"
+        )
+
+
+def strings(value: Any, path: pathlib.Path, where: str) -> list[str]:
+    """Return the texts of a cell array, or the rows of a text; ValueError where it is neither."""
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+        raise ValueError(f"{path}: {where} is not a list of texts")
+    return values
+
+
+def integers(value: Any, path: pathlib.Path, where: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return whole numbers in the shape they have; ValueError where they are something else."""
+    if isinstance(value, np.ndarray):
+        with np.errstate(invalid="ignore"):
+            integers = value.astype(np.int64)
+        if np.array_equal(integers, value):
+            return integers
+    raise ValueError(f"{path}: {where} is not an array of whole numbers")
+
+
+def bits(
+    value: Any, shape: tuple[int, int], path: pathlib.Path, where: str
+) -> UInt8[np.ndarray, "pictures attributes"]:
+    """Return labels as uint8 of the given shape; ValueError unless they are all 0 or 1."""
+    values = integers(value, path, where)
+    if values.shape != shape:
+        raise ValueError(
+            f"{path}: {where} has shape {values.shape}; expected {shape[0]} pictures × {shape[1]} "
+            "attributes"
+        )
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(f"{path}: {where} has labels other than 0 and 1")
+    return values.astype(np.uint8)
 
 
 def _inflate(content: memoryview) -> memoryview:

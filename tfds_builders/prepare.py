@@ -2,28 +2,33 @@
 
     aima prepare market1501_attribute --manual_dir=… --data_dir=… [--check]
 
-Exits with 2 where something is wrong with the files, and leaves nothing behind then.
+Leaves nothing behind where something is wrong with the files, or on an interruption.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import importlib
 import io
 import os
 import pathlib
 import shutil
+import socket
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aima_jax import cli
-from tfds_builders import interruption, prepared
+from aima_jax.data import prepared
+from aima_jax.files import read_sealed_json, user_path
+from aima_jax.locking import boot_id, is_alive
+from tfds_builders import ctrl_c
 from tfds_builders.layout import require_folder
 
 if TYPE_CHECKING:
@@ -34,10 +39,11 @@ DATASETS = tuple(
     sorted(path.parent.name for path in pathlib.Path(__file__).parent.glob("*/builder.py"))
 )
 
-_HOME = pathlib.Path("~/tensorflow_datasets")
+_HOME = "~/tensorflow_datasets"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ABANDONED_SECONDS = 24 * 60 * 60
 
-_Place = str | os.PathLike | None
+_Place = str | os.PathLike[str] | None
 
 
 def prepare(
@@ -46,15 +52,16 @@ def prepare(
     manual_dir: _Place = None,
     data_dir: _Place = None,
 ) -> pathlib.Path:
-    """Returns the folder of a prepared dataset, and prepares it where it is not there yet.
+    """Return the folder of a prepared dataset, and prepare it where it is not there yet.
 
-    The folder appears at once when everything is in it. A second process that prepares the same
-    dataset meanwhile waits, and finds it.
+    The folder appears at once when everything is in it. Of several processes that prepare the same
+    dataset at a time, on any hosts, the first that is done provides it.
 
     Args:
         dataset: as "pa100k", or with a builder's config, as "peta/random1".
-        manual_dir: where the raw files lie; ~/tensorflow_datasets/downloads/manual by default.
-        data_dir: where prepared datasets go; ~/tensorflow_datasets by default.
+        manual_dir: where the raw files are; downloads/manual in TFDS's folder by default.
+        data_dir: where prepared datasets go; TFDS's folder by default, which is TFDS_DATA_DIR or
+            ~/tensorflow_datasets.
 
     Raises:
         FileNotFoundError, ValueError: the raw files, or a folder prepared earlier, are not what
@@ -65,17 +72,15 @@ def prepare(
     if folder is not None:
         return folder
     folder = _folder(dataset, data_dir)
-    manual_dir = pathlib.Path(manual_dir or _HOME / "downloads" / "manual").expanduser()
+    manual_dir = user_path(manual_dir or _tfds_folder() / "downloads" / "manual")
     instructions = _builder(dataset)[0].MANUAL_DOWNLOAD_INSTRUCTIONS
     if instructions:
         require_folder(manual_dir, instructions)
     try:
-        with interruption.noticed(), _workplace(folder) as place:
-            if not folder.exists():
-                made = _build(dataset, place, manual_dir)
-                interruption.check()
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                made.rename(folder)
+        with ctrl_c.noticed(), _workplace(folder) as place:
+            made = _build(dataset, place, manual_dir)
+            ctrl_c.check()
+            _move(made, folder)
     except (OSError, RuntimeError) as error:
         # ArrayRecord's writer knows only RuntimeError.
         if any(os.strerror(code) in str(error) for code in _NO_SPACE):
@@ -89,11 +94,11 @@ def prepare(
 
 
 def find(dataset: str, *, data_dir: _Place = None) -> pathlib.Path | None:
-    """Returns the folder of a prepared dataset, None where there is none.
+    """Return the folder of a prepared dataset, None where there is none.
 
     Raises:
-        ValueError: the folder is there, but its manifest is missing or damaged; or no such dataset
-            is known.
+        ValueError: the folder is there, but its manifest is missing, damaged or of another format;
+            or no such dataset is known.
     """
     folder = _folder(dataset, data_dir)
     if not folder.exists():
@@ -103,7 +108,7 @@ def find(dataset: str, *, data_dir: _Place = None) -> pathlib.Path | None:
 
 
 def require(dataset: str, *, data_dir: _Place = None) -> pathlib.Path:
-    """Returns the folder of a prepared dataset; as `find`, but FileNotFoundError for none."""
+    """Return the folder of a prepared dataset; as `find`, but FileNotFoundError for none."""
     folder = find(dataset, data_dir=data_dir)
     if folder is None:
         raise FileNotFoundError(
@@ -114,13 +119,36 @@ def require(dataset: str, *, data_dir: _Place = None) -> pathlib.Path:
 
 
 def check(dataset: str, *, data_dir: _Place = None) -> dict[str, Any]:
-    """Verifies a prepared dataset against its counts and checksums, and returns its manifest.
+    """Verify a prepared dataset against its counts and checksums, and return its manifest.
 
     Raises:
         FileNotFoundError: it is not prepared.
         ValueError: naming every file that is damaged or missing.
     """
     return prepared.verify(require(dataset, data_dir=data_dir))
+
+
+def renew_manifest(dataset: str, *, data_dir: _Place = None) -> None:
+    """Write the manifest anew where an earlier version prepared the dataset; records stay.
+
+    Raises:
+        ValueError: a file is damaged or missing, or the dataset's attributes are others by now.
+    """
+    folder = _folder(dataset, data_dir)
+    try:
+        if "format" in read_sealed_json(folder / prepared.MANIFEST):
+            return
+    except (FileNotFoundError, ValueError):
+        return  # `find` tells what is wrong
+    manifest = prepared.verify(folder, version=1)
+    builder_class, config = _builder(dataset)
+    builder = builder_class(config=config or None, data_dir=folder)
+    if manifest["schema"] != builder.schema.to_dict():
+        raise ValueError(
+            f"{folder} was prepared by an earlier version, with other attributes: move the folder "
+            "away, or give another --data_dir, and prepare the dataset again"
+        )
+    _write_manifest(folder, builder, config, manifest["counts"], manifest["contents"])
 
 
 def _builder(dataset: str) -> tuple[type["PersonSearchBuilder"], str]:
@@ -130,7 +158,7 @@ def _builder(dataset: str) -> tuple[type["PersonSearchBuilder"], str]:
     name, _, config = dataset.partition("/")
     if name not in DATASETS:
         raise ValueError(f"dataset {dataset!r} is unknown; expected one of {', '.join(DATASETS)}")
-    importlib.import_module(f"tfds_builders.{name}")
+    importlib.import_module(f"tfds_builders.{name}.builder")
     builder = tfds.builder_cls(name)
     return builder, builder.config_name(config)
 
@@ -138,51 +166,83 @@ def _builder(dataset: str) -> tuple[type["PersonSearchBuilder"], str]:
 def _folder(dataset: str, data_dir: _Place) -> pathlib.Path:
     """Where TFDS keeps the dataset, prepared or not."""
     builder, config = _builder(dataset)
-    data_dir = pathlib.Path(data_dir or _HOME).expanduser()
+    data_dir = user_path(data_dir or _tfds_folder())
     return data_dir / builder.name / config / str(builder.VERSION)
+
+
+def _tfds_folder() -> pathlib.Path:
+    return user_path(os.environ.get("TFDS_DATA_DIR") or _HOME)
 
 
 @contextlib.contextmanager
 def _workplace(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """An empty folder on the disk of `folder`, of this process alone, and gone afterwards."""
-    place = folder.parent / f".{folder.name}.preparing"
-    created = [parent for parent in place.parents if not parent.exists()]
-    lock = _lock(place)
+    beside = folder.parent
+    created = [parent for parent in (beside, *beside.parents) if not parent.exists()]
+    prefix = f".{folder.name}.preparing-"
+    while True:
+        try:
+            beside.mkdir(parents=True, exist_ok=True)
+            others = _remove_abandoned(beside, prefix)
+            place = tempfile.mkdtemp(prefix=f"{prefix}{_system()}-{os.getpid()}-", dir=beside)
+            break
+        except FileNotFoundError:  # who had made it as well removes it just now
+            continue
+    if others:
+        print(f"another process prepares {folder} as well; the first is taken", file=sys.stderr)
     try:
-        # What a killed process left.
-        for path in place.iterdir():
-            shutil.rmtree(path)
-        yield place
+        yield pathlib.Path(place)
     finally:
         shutil.rmtree(place)
-        os.close(lock)
         for parent in created:
             with contextlib.suppress(OSError):  # it holds the dataset, or another's files
                 parent.rmdir()
 
 
-def _lock(place: pathlib.Path) -> int:
-    """Locks a folder that is made for it; the lock goes when the process does."""
-    while True:
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            lock = os.open(place, os.O_RDONLY)
-        except FileNotFoundError:  # whoever had it removes it just now
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that prepares {place.parent}", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        # Whoever had the lock before has removed the folder by now, unless it was killed.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), place.stat()):
-                return lock
-        os.close(lock)
+def _remove_abandoned(beside: pathlib.Path, prefix: str) -> int:
+    """Remove what killed processes left; return how many places are left, at work perhaps.
+
+    Of a process on another system nothing is known but when it last wrote.
+    """
+    left = 0
+    for place in beside.glob(f"{prefix}*"):
+        system, pid, _ = f"{place.name.removeprefix(prefix)}--".split("-", 2)
+        if system == _system() and pid.isdecimal():
+            abandoned = not is_alive(int(pid))
+        else:
+            abandoned = time.time() - _last_change(place) > _ABANDONED_SECONDS
+        if abandoned:
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            left += 1
+    return left
+
+
+def _system() -> str:
+    """Names the system whose process numbers these are: the host, its boot, its container."""
+    return hashlib.sha256(f"{socket.gethostname()} {boot_id()}".encode()).hexdigest()[:12]
+
+
+def _last_change(place: pathlib.Path) -> float:
+    """When something in a folder was last written, in seconds; now where it is being removed."""
+    try:
+        return max(path.stat().st_mtime for path in (place, *place.rglob("*")))
+    except OSError:
+        return time.time()
+
+
+def _move(made: pathlib.Path, folder: pathlib.Path) -> None:
+    """Put a finished dataset into its place, unless another process was first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _build(dataset: str, place: pathlib.Path, manual_dir: pathlib.Path) -> pathlib.Path:
-    """Writes the complete dataset below `place`, and returns its folder there."""
+    """Write the complete dataset below `place`, and returns its folder there."""
     import tensorflow_datasets as tfds
 
     builder_class, config = _builder(dataset)
@@ -198,6 +258,17 @@ def _build(dataset: str, place: pathlib.Path, manual_dir: pathlib.Path) -> pathl
         labels, contents[split] = _stored(builder, split)
         counts[split] = len(labels["filename"])
         prepared.write_labels(folder, split, labels)
+    _write_manifest(folder, builder, config, counts, contents)
+    return folder
+
+
+def _write_manifest(
+    folder: pathlib.Path,
+    builder: "PersonSearchBuilder",
+    config: str,
+    counts: dict[str, int],
+    contents: dict[str, str],
+) -> None:
     prepared.write_manifest(
         folder,
         dataset=f"{builder.name}/{config}" if config else builder.name,
@@ -207,18 +278,17 @@ def _build(dataset: str, place: pathlib.Path, manual_dir: pathlib.Path) -> pathl
         counts=counts,
         contents=contents,
     )
-    return folder
 
 
 def _stored(builder: Any, split: str) -> tuple[prepared.Labels, str]:
-    """Reads the records back: their labels, which thus cannot disagree, and what they amount to."""
+    """Read the records back: their labels, which thus cannot disagree, and what they amount to."""
     import tensorflow_datasets as tfds
 
     names = ("attributes", "identity", "camera", "filename")
     columns = {name: [] for name in names}
     digest = hashlib.sha256()
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    for record in interruption.checked(source):
+    for record in ctrl_c.checked(source):
         for name in names:
             columns[name].append(record[name])
         digest.update(hashlib.sha256(record["image"]).digest())
@@ -236,8 +306,10 @@ def _stored(builder: Any, split: str) -> tuple[prepared.Labels, str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `aima prepare` takes."""
     parser.add_argument("dataset", help=f"one of {', '.join(DATASETS)}, or as peta/random1")
-    parser.add_argument("--manual_dir", help="the raw files; TFDS's manual folder by default")
-    parser.add_argument("--data_dir", help="the prepared ones; ~/tensorflow_datasets by default")
+    parser.add_argument("--manual_dir", help="the raw files; downloads/manual in TFDS's folder")
+    parser.add_argument(
+        "--data_dir", help=f"the prepared ones; TFDS's folder: TFDS_DATA_DIR, or else {_HOME}"
+    )
     parser.add_argument("--check", action="store_true", help="verify a prepared dataset")
 
 
@@ -245,12 +317,13 @@ def run(options: argparse.Namespace) -> None:
     """Prepare or check a dataset, and print how many pictures it has.
 
     Raises:
-        ValueError, OSError: as `prepare` and `check`.
+        ValueError, OSError: as `prepare`, `renew_manifest` and `check`.
     """
     try:
         if options.check:
             manifest = check(options.dataset, data_dir=options.data_dir)
         else:
+            renew_manifest(options.dataset, data_dir=options.data_dir)
             places = {"manual_dir": options.manual_dir, "data_dir": options.data_dir}
             manifest = prepared.read_manifest(prepare(options.dataset, **places))
     except KeyboardInterrupt:

@@ -9,21 +9,27 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
+from tqdm import tqdm
 
 from aima_jax.attributes import AttributeSchema
 from aima_jax.data.pictures import RECORD_FORMATS, in_threads, open_picture
 from aima_jax.text import Wording
-from tfds_builders.interruption import checked
-from tfds_builders.progress import progress
+from tfds_builders.ctrl_c import checked
 
 # A shard is held in memory while it is written.
 _RECORDS_PER_SHARD = 4096
+_SECONDS_BETWEEN_LINES = 10  # of progress, where output is piped
+
+_Item = TypeVar("_Item")
+_Shard = Callable[[], Iterator[tuple[int, dict[str, Any]]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +52,10 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class SplitRecords:
     """The records of a split, and how many they are."""
 
-    size: int
+    count: int
     records: Iterable[Record]
 
 
@@ -82,7 +88,7 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     @classmethod
     def config_name(cls, name: str) -> str:
-        """Returns the builder's config of that name, the default for ""; "" where it has none.
+        """Return the builder's config of that name, the default for ""; "" where it has none.
 
         Raises:
             ValueError: there is no such config.
@@ -96,8 +102,8 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return name or next(iter(configs), "")
 
     @abc.abstractmethod
-    def splits(self, manual_dir: pathlib.Path | None) -> Mapping[str, Split]:
-        """Returns the splits by name, in order.
+    def splits(self, manual_dir: pathlib.Path | None) -> Mapping[str, SplitRecords]:
+        """Return the splits by name, in order.
 
         Args:
             manual_dir: where the user put the dataset's files; None for a builder without
@@ -124,22 +130,42 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
+    ) -> dict[str, list[_Shard]]:
         manual_dir = None
         if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
             manual_dir = pathlib.Path(dl_manager.manual_dir)
         splits = self.splits(manual_dir)
-        return {name: _shards(name, split) for name, split in splits.items() if split.size}
+        return {name: _shards(name, split) for name, split in splits.items() if split.count}
 
 
-def _shards(name: str, split: Split) -> list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]:
+def _shards(name: str, split: SplitRecords) -> list[_Shard]:
     """The split cut into shards, which TFDS writes one after the other."""
-    examples = checked(progress(in_threads(_example, split.records), split.size, name))
-    numbered = zip(range(split.size), examples, strict=True)
+    examples = checked(_shown(in_threads(_example, split.records), split.count, name))
+    numbered = zip(range(split.count), examples, strict=True)
     return [
         functools.partial(itertools.islice, numbered, _RECORDS_PER_SHARD)
-        for _ in range(0, split.size, _RECORDS_PER_SHARD)
+        for _ in range(0, split.count, _RECORDS_PER_SHARD)
     ]
+
+
+def _shown(items: Iterable[_Item], total: int, name: str) -> Iterator[_Item]:
+    """Yield the items, and show on stderr how many of `total` are done."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=name, total=total, unit="picture", dynamic_ncols=True)
+        return
+    start = shown = time.monotonic()
+    for count, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if count == total or now - shown >= _SECONDS_BETWEEN_LINES:
+            shown = now
+            rate = count / max(now - start, 1e-9)
+            left = tqdm.format_interval((total - count) / rate)
+            print(
+                f"{name}: {count}/{total} pictures, {rate:.0f}/s, left {left}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _example(record: Record) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from ml_collections import ConfigDict
 
 from aima_jax import checkpoint
 from aima_jax.attributes import AttributeSchema
-from aima_jax.data import Split, categories
+from aima_jax.data import Split, categories, open_dataset, prepared_folder
 from aima_jax.files import read_sealed_json, user_path
 from aima_jax.models import AIMAConfig
 from aima_jax.parameters import flatten, model_id
-from aima_jax.prepared import prepared_folder
 from aima_jax.sharding import make_mesh, to_first_host
 from aima_jax.text import PromptTemplate, build_text_table
 from aima_jax.training.setup import known_words, load_splits
@@ -51,7 +50,7 @@ def _convert(folder: pathlib.Path) -> str:
         return f"of format {manifest['format']} already"
     old = _old_description(folder)
     config = ConfigDict(old["config"])
-    train, _ = load_splits(config, prepared_folder(config))
+    train, _ = load_splits(config, open_dataset(prepared_folder(config)))
     attributes, _ = categories(train.attributes)
     _check_dataset(folder, old, train, len(attributes))
     template = PromptTemplate(train.schema, old["template"], train.wording)

@@ -1,4 +1,4 @@
-"""A split of a prepared dataset: labels in memory, pictures in ArrayRecord files."""
+"""A prepared dataset, opened: labels in memory, pictures in ArrayRecord files; its categories."""
 
 import hashlib
 import pathlib
@@ -11,8 +11,8 @@ from jaxtyping import Int, Int32, Shaped, UInt8
 
 from aima_jax.attributes import AttributeSchema
 from aima_jax.data.pictures import RECORD_FORMATS, read_pixels
+from aima_jax.data.prepared import read_labels, verify
 from aima_jax.text import Wording
-from tfds_builders import prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Split:
         return len(self._records)
 
     def bytes(self, index: int) -> bytes:
-        """A picture as it is stored, JPEG or PNG.
+        """Return a picture as it is stored, JPEG or PNG.
 
         Raises:
             ValueError: the record cannot be read.
@@ -66,7 +66,7 @@ class Split:
         image_size: tuple[int, int],
         out: UInt8[np.ndarray, "batch height width 3"] | None = None,
     ) -> UInt8[np.ndarray, "batch height width 3"]:
-        """Decodes pictures and resizes them to `image_size`, height and width; into `out` if given.
+        """Decode pictures and resize them to `image_size`, height and width; into `out` if given.
 
         Raises:
             ValueError: naming the picture that cannot be read or decoded.
@@ -79,7 +79,7 @@ class Split:
         return out
 
     def take(self, indices: Int[np.ndarray, "subset"]) -> "Split":
-        """Some of the pictures, in the order of `indices`; the checksum tells which."""
+        """Return some of the pictures, in the order of `indices`; the checksum tells which."""
         records = self._records[indices]
         digest = hashlib.sha256(self.checksum.encode() + records.astype("<i8").tobytes())
         return replace(
@@ -96,44 +96,101 @@ class Split:
         return f"picture {index} of {self.dataset} {self.split}, {self.filename[index]}"
 
 
-def load_split(folder: pathlib.Path, split: str) -> Split:
-    """Opens a split of a prepared dataset, after all its files were checked against the manifest.
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A prepared dataset, as its manifest tells of it.
+
+    Attributes:
+        folder: where it is.
+        name: with the builder's config.
+        schema, wording, traits: as of `Split`.
+        counts: pictures in each split.
+        contents: checksum of each split's records.
+    """
+
+    folder: pathlib.Path
+    name: str
+    schema: AttributeSchema
+    wording: Wording
+    traits: Mapping[str, Any]
+    counts: Mapping[str, int]
+    contents: Mapping[str, str]
+
+    def has(self, split: str) -> bool:
+        """Tell whether there is such a split, with pictures in it."""
+        return bool(self.counts.get(split))
+
+    def split(self, split: str) -> Split:
+        """Return "train", "val" or "test".
+
+        Raises:
+            ValueError: there is no such split, or it is empty.
+        """
+        if not self.has(split):
+            found = (f"{name} with {count} pictures" for name, count in self.counts.items())
+            raise ValueError(
+                f"{self.folder}: no pictures for the split {split!r}; there is {', '.join(found)}"
+            )
+        return Split(
+            dataset=self.name,
+            split=split,
+            schema=self.schema,
+            wording=self.wording,
+            traits=self.traits,
+            **read_labels(self.folder, split),
+            checksum=self.contents[split],
+            _pictures=_Pictures(self.folder, split),
+            _records=np.arange(self.counts[split]),
+        )
+
+
+def open_dataset(folder: pathlib.Path) -> Dataset:
+    """Open a prepared dataset, after all its files were checked against the manifest.
+
+    A process reads them for that once, however often it opens the dataset.
 
     Args:
-        folder: as `tfds_builders.prepare` returns it.
-        split: "train", "val" or "test".
+        folder: as `prepared_folder` returns it.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a file is missing or damaged, or the split does not exist or is empty.
+        ValueError: a file is missing or damaged, or an earlier version wrote the folder.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected a prepared dataset")
-    manifest = prepared.verify(folder)
-    counts = manifest["counts"]
-    if not counts.get(split):
-        found = ", ".join(f"{name} with {count} pictures" for name, count in counts.items())
-        raise ValueError(f"{folder}: no pictures for the split {split!r}; there is {found}")
-    labels = prepared.read_labels(folder, split)
-    return Split(
-        dataset=manifest["dataset"],
-        split=split,
+    manifest = verify(folder)
+    return Dataset(
+        folder=folder,
+        name=manifest["dataset"],
         schema=AttributeSchema.from_dict(manifest["schema"]),
         wording=Wording.from_dict(manifest["wording"]),
         traits=manifest["traits"],
-        attributes=labels["attributes"],
-        identity=labels["identity"],
-        camera=labels["camera"],
-        filename=labels["filename"],
-        checksum=manifest["contents"][split],
-        _pictures=_Pictures(folder, split),
-        _records=np.arange(counts[split]),
+        counts=manifest["counts"],
+        contents=manifest["contents"],
     )
 
 
-def has_split(folder: pathlib.Path, split: str) -> bool:
-    """Whether a prepared dataset has a split, with pictures in it."""
-    return bool(prepared.read_manifest(folder)["counts"].get(split))
+def categories(
+    attributes: UInt8[np.ndarray, "images attributes"],
+) -> tuple[UInt8[np.ndarray, "category attributes"], Int32[np.ndarray, "images"]]:
+    """Return the distinct vectors in lexicographic order, and the category of each image."""
+    table, category = np.unique(attributes, axis=0, return_inverse=True)
+    return table, category.reshape(-1).astype(np.int32)
+
+
+def hold_out_categories(split: Split, count: int, *, seed: int) -> tuple[Split, Split]:
+    """Split off all pictures of `count` random categories: return the others, and these.
+
+    Raises:
+        ValueError: there are not more than `count` categories.
+    """
+    table, category = categories(split.attributes)
+    if not 0 < count < len(table):
+        raise ValueError(
+            f"cannot hold out {count} of the {len(table)} categories of {split.dataset} "
+            f"{split.split}; expected 1 to {len(table) - 1}"
+        )
+    drawn = np.random.default_rng(seed).choice(len(table), count, replace=False)
+    is_held_out = np.isin(category, drawn)
+    return split.take(np.flatnonzero(~is_held_out)), split.take(np.flatnonzero(is_held_out))
 
 
 class _Pictures:
@@ -150,6 +207,6 @@ class _Pictures:
         self._parse = tf_example_pb2.Example.FromString
 
     def __getitem__(self, record: int) -> bytes:
-        # TFDS's own decoder of features takes longer for this than reading the record does.
+        # TFDS's own decoder of features takes four times as long (benchmarks/input_pipeline.py).
         example = self._parse(self._source[record])
         return example.features.feature["image"].bytes_list.value[0]

@@ -9,7 +9,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from aima_jax.checkpoint import FOLDER, Restored, load_model, select
-from aima_jax.data import Split, categories, hold_out_categories, load_split
+from aima_jax.data import (
+    Dataset,
+    Split,
+    categories,
+    hold_out_categories,
+    open_dataset,
+    prepared_folder,
+)
 from aima_jax.distributed import from_first_host
 from aima_jax.evaluation.encoder import Encoder
 from aima_jax.evaluation.metrics import random_ranking
@@ -19,7 +26,6 @@ from aima_jax.evaluation.report import Ranking, write_report
 from aima_jax.evaluation.similarity import Gallery, top_k
 from aima_jax.files import atomic_write, write_json
 from aima_jax.parameters import flatten
-from aima_jax.prepared import prepared_folder
 from aima_jax.sharding import make_mesh
 from aima_jax.text import build_text_table
 from aima_jax.workdir import METRICS, RANKINGS, REPORT, RESULTS, locked_workdir, record_start
@@ -53,8 +59,8 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     best = config.selection != "latest"
     step = from_first_host(lambda: int(select(workdir, best=best).path.name))
     restored = load_model(workdir / FOLDER / str(step), mesh=mesh)
-    folder = prepared_folder(config)
-    split = load_split(folder, "test")
+    dataset = open_dataset(prepared_folder(config))
+    split = dataset.split("test")
     if split.schema != restored.schema:
         raise ValueError(
             f"the checkpoint {restored.path} knows the attributes of {restored.schema.name!r}, "
@@ -67,7 +73,7 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     image_size = tuple(restored.config["image_size"])
     sentences = encoder.sentences(params, table.tokens[:, 0])
     gallery = Gallery(encoder.split(params, split, image_size, threads=config.data.threads))
-    trained = _trained_categories(restored, folder)
+    trained = _trained_categories(restored, dataset)
     scores = evaluate_rankings(
         sentences,
         gallery,
@@ -85,8 +91,8 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         "random": random_ranking(np.bincount(category), len(split)),
     }
     if jax.process_index() == 0:
-        dataset = {"name": split.dataset, "checksum": split.checksum}
-        record_start(workdir, evaluated_step=step, dataset=dataset)
+        about = {"name": split.dataset, "checksum": split.checksum}
+        record_start(workdir, evaluated_step=step, dataset=about)
         similarity, ranking = top_k(sentences, gallery, _SAVED_RANKS)
         if config.save_rankings:
             _save_rankings(workdir / RANKINGS, table.sentences, split, similarity, ranking)
@@ -117,9 +123,9 @@ def results_table(results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, line("random ranking", results["random"])])
 
 
-def _trained_categories(restored: Restored, folder: pathlib.Path) -> set[bytes]:
+def _trained_categories(restored: Restored, dataset: Dataset) -> set[bytes]:
     """The attribute vectors that the model was trained on."""
-    train = load_split(folder, "train")
+    train = dataset.split("train")
     if held_out := restored.config["validation_categories"]:
         train, _ = hold_out_categories(train, held_out, seed=restored.config["seed"])
     return {row.tobytes() for row in train.attributes}

@@ -17,18 +17,18 @@ from ml_collections import ConfigDict
 from aima_jax import checkpoint
 from aima_jax.convert import load_pretrained
 from aima_jax.data import (
+    Dataset,
     Split,
     TrainBatches,
     categories,
-    has_split,
     hold_out_categories,
-    load_split,
+    open_dataset,
+    prepared_folder,
 )
 from aima_jax.distributed import from_first_host
 from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig
 from aima_jax.parameters import Parameters, flatten, statistic_names
 from aima_jax.platform import Platform, platform_of
-from aima_jax.prepared import prepared_folder
 from aima_jax.sharding import make_mesh, put_array, replicated, state_shardings
 from aima_jax.text import PromptTemplate, TextTable, Variation, build_text_table
 from aima_jax.text.tokenizer import END_TOKEN
@@ -89,7 +89,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     platform = platform_of(mesh)
     micro_batches = _micro_batches(config, mesh)
-    problem = load_problem(config, prepared_folder(config))
+    problem = load_problem(config, open_dataset(prepared_folder(config)))
     dataset = {
         "name": problem.train.dataset,
         "checksum": problem.train.checksum,
@@ -191,13 +191,13 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     )
 
 
-def load_problem(config: ConfigDict, folder: pathlib.Path) -> Problem:
-    """Reads a prepared dataset as the config wants it.
+def load_problem(config: ConfigDict, dataset: Dataset) -> Problem:
+    """Takes from a prepared dataset what the config wants.
 
     Raises:
         ValueError: a split is empty or smaller than a batch, or a sentence is too long.
     """
-    train, validation = load_splits(config, folder)
+    train, validation = load_splits(config, dataset)
     if len(train) < config.batch_size:
         raise ValueError(
             f"the training split of {config.dataset} has {len(train)} images, fewer than "
@@ -216,15 +216,15 @@ def load_problem(config: ConfigDict, folder: pathlib.Path) -> Problem:
     return Problem(train, category, table, template, validation)
 
 
-def load_splits(config: ConfigDict, folder: pathlib.Path) -> tuple[Split, Split | None]:
+def load_splits(config: ConfigDict, dataset: Dataset) -> tuple[Split, Split | None]:
     """The split to train on, and the one to validate on, if there is one."""
-    train = load_split(folder, "train")
+    train = dataset.split("train")
     if config.selection == "test":
-        return train, load_split(folder, "test")
+        return train, dataset.split("test")
     if config.validation_categories:
         return hold_out_categories(train, config.validation_categories, seed=config.seed)
-    if config.selection == "validation" and has_split(folder, "val"):
-        return train, load_split(folder, "val")
+    if config.selection == "validation" and dataset.has("val"):
+        return train, dataset.split("val")
     return train, None
 
 

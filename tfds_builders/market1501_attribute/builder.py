@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import UInt8
 
-from tfds_builders import label_files, layout
+from tfds_builders import layout, matlab
 from tfds_builders.market1501_attribute.schema import FIELDS, SCHEMA
 from tfds_builders.market1501_attribute.wording import WORDING
-from tfds_builders.records import PersonSearchBuilder, Record, Split, Traits
+from tfds_builders.records import PersonSearchBuilder, Record, SplitRecords, Traits
 
 _NAME = "Market-1501"
 _ROOT = "Market-1501-v15.09.15"
@@ -45,8 +45,8 @@ class Market1501Attribute(PersonSearchBuilder):
         f"bounding_box_test and query, and put {_LABELS} beside them or into attribute/."
     )
 
-    def splits(self, manual_dir: pathlib.Path) -> dict[str, Split]:
-        """Returns train and test, by folder and file name."""
+    def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
+        """Return train and test, by folder and file name."""
         root, _ = layout.locate(
             manual_dir, (_ROOT, _NAME, ""), _FOLDERS["train"], self.MANUAL_DOWNLOAD_INSTRUCTIONS
         )
@@ -64,32 +64,32 @@ class Market1501Attribute(PersonSearchBuilder):
                 for record in _records(root / folder, labels[name], label_file, complete)
             ]
             _require_everybody(records, labels[name], label_file, folders)
-            splits[name] = Split(len(records), records)
+            splits[name] = SplitRecords(len(records), records)
         return splits
 
 
 def read_labels(path: pathlib.Path) -> dict[str, _Labels]:
-    """Returns everybody's attributes in train and test.
+    """Return everybody's attributes in train and test.
 
     Raises:
         ValueError: the file is damaged, or it is not `market_attribute.mat`.
     """
     variable = "market_attribute"
-    halves = label_files.read(path, _NAME, (variable,))[variable]
-    label_files.require_fields(halves, tuple(_FOLDERS), path, _NAME, variable)
+    halves = matlab.read_labels(path, _NAME, (variable,))[variable]
+    matlab.require_fields(halves, tuple(_FOLDERS), path, _NAME, variable)
     return {name: _labels(halves[name], path, f"{variable}.{name}") for name in _FOLDERS}
 
 
 def _labels(half: Mapping[str, np.ndarray], path: pathlib.Path, where: str) -> _Labels:
-    label_files.require_fields(half, (*FIELDS, "image_index"), path, _NAME, where)
-    identities = label_files.strings(half["image_index"], path, f"{where}.image_index")
+    matlab.require_fields(half, (*FIELDS, "image_index"), path, _NAME, where)
+    identities = matlab.strings(half["image_index"], path, f"{where}.image_index")
     if len(set(identities)) != len(identities) or not all(map(_IDENTITY.fullmatch, identities)):
         raise ValueError(
             f"{path}: {where}.image_index names a person twice, or not by four digits as 0002"
         )
     people = {identity: np.zeros(SCHEMA.size, np.uint8) for identity in identities}
     for field, bit_of_code in FIELDS.items():
-        codes = label_files.integers(half[field], path, f"{where}.{field}")
+        codes = matlab.integers(half[field], path, f"{where}.{field}")
         if codes.size != len(identities):
             raise ValueError(
                 f"{path}: {where}.{field} has {codes.size} values for {len(identities)} people"

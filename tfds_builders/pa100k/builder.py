@@ -5,10 +5,10 @@ import pathlib
 import numpy as np
 from jaxtyping import UInt8
 
-from tfds_builders import label_files, layout
+from tfds_builders import layout, matlab
 from tfds_builders.pa100k.schema import FILE_NAMES, SCHEMA
 from tfds_builders.pa100k.wording import WORDING
-from tfds_builders.records import PersonSearchBuilder, Record, Split, Traits
+from tfds_builders.records import PersonSearchBuilder, Record, SplitRecords, Traits
 
 _NAME = "PA-100K"
 _LABELS = "annotation.mat"
@@ -28,8 +28,8 @@ class Pa100k(PersonSearchBuilder):
         f"{', '.join(_FOLDERS)}, and {_LABELS} in annotation/ or beside that folder."
     )
 
-    def splits(self, manual_dir: pathlib.Path) -> dict[str, Split]:
-        """Returns train, val and test, in the label file's order."""
+    def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
+        """Return train, val and test, in the label file's order."""
         root, folder = layout.locate(
             manual_dir, (_NAME, ""), _FOLDERS, self.MANUAL_DOWNLOAD_INSTRUCTIONS
         )
@@ -40,7 +40,7 @@ class Pa100k(PersonSearchBuilder):
         listed = [name for names, _ in labels.values() for name in names]
         layout.require_listed(listed, root / folder, label_file)
         return {
-            split: Split(
+            split: SplitRecords(
                 len(names),
                 [
                     Record(f"{folder}/{name}", root / folder / name, attributes)
@@ -54,14 +54,14 @@ class Pa100k(PersonSearchBuilder):
 def read_labels(
     path: pathlib.Path,
 ) -> dict[str, tuple[list[str], UInt8[np.ndarray, "pictures attributes"]]]:
-    """Returns file names and labels of each split.
+    """Return file names and labels of each split.
 
     Raises:
         ValueError: the file is damaged, or it is not PA-100K's `annotation.mat`.
     """
     variables = [f"{split}_{kind}" for split in _SPLITS for kind in ("images_name", "label")]
-    content = label_files.read(path, _NAME, ("attributes", *variables))
-    found = tuple(label_files.strings(content["attributes"], path, "attributes"))
+    content = matlab.read_labels(path, _NAME, ("attributes", *variables))
+    found = tuple(matlab.strings(content["attributes"], path, "attributes"))
     if found != FILE_NAMES:
         raise ValueError(
             f"{path}: attributes are {', '.join(found)}; expected {', '.join(FILE_NAMES)}"
@@ -69,7 +69,7 @@ def read_labels(
     labels = {}
     for split in _SPLITS:
         where = f"{split}_images_name"
-        names = label_files.strings(content[where], path, where)
+        names = matlab.strings(content[where], path, where)
         for name in names:
             # The name becomes part of a path: nothing outside the folder may be read.
             if pathlib.PureWindowsPath(name).name != name or name in ("", ".", ".."):
@@ -78,7 +78,7 @@ def read_labels(
                 )
         shape = (len(names), len(FILE_NAMES))
         where = f"{split}_label"
-        labels[split] = (names, label_files.bits(content[where], shape, path, where))
+        labels[split] = (names, matlab.bits(content[where], shape, path, where))
     every = [name for names, _ in labels.values() for name in names]
     if len(set(every)) != len(every):
         raise ValueError(f"{path}: a picture is listed twice; expected {len(every)} different ones")

@@ -1,7 +1,6 @@
 """PETA: pedestrian attributes at far distance."""
 
-from tfds_builders.peta.builder import Peta, PetaConfig
 from tfds_builders.peta.schema import SCHEMA, SCHEMA_35
 from tfds_builders.peta.wording import WORDING
 
-__all__ = ["SCHEMA", "SCHEMA_35", "WORDING", "Peta", "PetaConfig"]
+__all__ = ["SCHEMA", "SCHEMA_35", "WORDING"]

@@ -10,10 +10,10 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 
 from aima_jax.attributes import AttributeSchema
-from tfds_builders import label_files, layout
+from tfds_builders import layout, matlab
 from tfds_builders.peta.schema import FILE_NAMES, SCHEMA, SCHEMA_35
 from tfds_builders.peta.wording import WORDING
-from tfds_builders.records import PersonSearchBuilder, Record, Split, Traits
+from tfds_builders.records import PersonSearchBuilder, Record, SplitRecords, Traits
 
 _NAME = "PETA"
 _LABELS = "PETA.mat"
@@ -77,8 +77,8 @@ class Peta(PersonSearchBuilder):
         """The 105 attributes of the label file, or its usual 35."""
         return self.builder_config.schema
 
-    def splits(self, manual_dir: pathlib.Path) -> dict[str, Split]:
-        """Returns train and test, and val in the random splits, in the label file's order."""
+    def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
+        """Return train and test, and val in the random splits, in the label file's order."""
         root, folder = layout.locate(
             manual_dir, (_NAME, ""), (_IMAGES,), self.MANUAL_DOWNLOAD_INSTRUCTIONS
         )
@@ -100,13 +100,13 @@ class Peta(PersonSearchBuilder):
             )
 
         return {
-            name: Split(len(chosen), [record(row) for row in chosen])
+            name: SplitRecords(len(chosen), [record(row) for row in chosen])
             for name, chosen in rows.items()
         }
 
 
 def sal_split(attributes: UInt8[np.ndarray, "pictures attributes"]) -> _Rows:
-    """Returns the rows of SAL's train and test: no category of the one occurs in the other.
+    """Return the rows of SAL's train and test: no category of the one occurs in the other.
 
     Categories with one picture are dropped. Of the others, in the order in which they first appear,
     numpy's legacy generator draws 189 in 209 for training, that is 1,890 of the 2,090.
@@ -126,21 +126,19 @@ def sal_split(attributes: UInt8[np.ndarray, "pictures attributes"]) -> _Rows:
 
 
 def read_labels(path: pathlib.Path) -> Labels:
-    """Returns labels, people and random splits.
+    """Return labels, people and random splits.
 
     Raises:
         ValueError: the file is damaged, or it is not `PETA.mat`.
     """
-    peta = label_files.read(path, _NAME, ("peta",))["peta"]
-    label_files.require_fields(
-        peta, ("data", "attribute", "partion_attribute"), path, _NAME, "peta"
-    )
-    if tuple(label_files.strings(peta["attribute"], path, "peta.attribute")) != FILE_NAMES:
+    peta = matlab.read_labels(path, _NAME, ("peta",))["peta"]
+    matlab.require_fields(peta, ("data", "attribute", "partion_attribute"), path, _NAME, "peta")
+    if tuple(matlab.strings(peta["attribute"], path, "peta.attribute")) != FILE_NAMES:
         raise ValueError(
             f"{path}: peta.attribute names other attributes than the {len(FILE_NAMES)} of "
             f"{_NAME}, {FILE_NAMES[0]} to {FILE_NAMES[-1]}"
         )
-    data = label_files.integers(peta["data"], path, "peta.data")
+    data = matlab.integers(peta["data"], path, "peta.data")
     columns = _LABELS_START + len(FILE_NAMES)
     if data.ndim != 2 or data.shape[1] != columns:
         raise ValueError(f"{path}: peta.data has shape {data.shape}; expected {columns} columns")
@@ -154,7 +152,7 @@ def read_labels(path: pathlib.Path) -> Labels:
             f"{_RANDOM_SPLITS} splits"
         )
     return Labels(
-        attributes=label_files.bits(
+        attributes=matlab.bits(
             data[:, _LABELS_START:], (pictures, len(FILE_NAMES)), path, "peta.data"
         ),
         identity=data[:, 1],
@@ -167,9 +165,9 @@ def read_labels(path: pathlib.Path) -> Labels:
 
 def _random_split(partition: Any, pictures: int, path: pathlib.Path, where: str) -> _Rows:
     names = ("train", "val", "test")
-    label_files.require_fields(partition, names, path, _NAME, where)
+    matlab.require_fields(partition, names, path, _NAME, where)
     rows = {
-        name: np.sort(label_files.integers(partition[name], path, f"{where}.{name}").ravel()) - 1
+        name: np.sort(matlab.integers(partition[name], path, f"{where}.{name}").ravel()) - 1
         for name in names
     }
     drawn = np.concatenate(list(rows.values()))

@@ -1,7 +1,6 @@
 """Pedestrians rendered from attributes."""
 
-from tfds_builders.synthetic_pedestrians.builder import SyntheticPedestrians
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA
 from tfds_builders.synthetic_pedestrians.wording import WORDING
 
-__all__ = ["SCHEMA", "WORDING", "SyntheticPedestrians"]
+__all__ = ["SCHEMA", "WORDING"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.records import PersonSearchBuilder, Record, Split, Traits
+from tfds_builders.records import PersonSearchBuilder, Record, SplitRecords, Traits
 from tfds_builders.synthetic_pedestrians.parallel import render_split
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA
 from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
@@ -37,11 +37,12 @@ class SyntheticPedestrians(PersonSearchBuilder):
         """The name of the config that is meant, the default's for ""; ValueError for no size."""
         return Size.parse(name).name if name else Size().name
 
-    def splits(self, manual_dir: pathlib.Path | None) -> dict[str, Split]:
-        """Returns train, val and test; pictures are rendered while they are read."""
+    def splits(self, manual_dir: pathlib.Path | None) -> dict[str, SplitRecords]:
+        """Return train, val and test; pictures are rendered while they are read."""
         size = Size.parse(self.builder_config.name)
         return {
-            name: Split(split.pictures, _records(size, split)) for name, split in plan(size).items()
+            name: SplitRecords(split.pictures, _records(size, split))
+            for name, split in plan(size).items()
         }
 
 

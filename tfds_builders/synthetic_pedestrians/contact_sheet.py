@@ -13,6 +13,7 @@ from aima_jax.text import PromptTemplate
 from tfds_builders.synthetic_pedestrians.sampling import VIEWS
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA
 from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
+from tfds_builders.synthetic_pedestrians.wording import WORDING
 
 _PICTURES = 6  # of a category
 _HEIGHT, _WIDTH = 150, 72

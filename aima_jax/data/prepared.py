@@ -1,0 +1,155 @@
+"""A prepared dataset on disk: what its builder writes, and whether it still is what was written.
+
+Beside TFDS's files there are `labels-<split>.npz`, so that nobody has to read pictures to know the
+labels, and `manifest.json`. That is written last, tells what the dataset is, and names every other
+file with its checksum.
+"""
+
+import pathlib
+import shlex
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from aima_jax.files import checksums, compare, read_sealed_json, write_sealed_json
+
+MANIFEST = "manifest.json"
+FORMAT = 2
+
+Labels = dict[str, np.ndarray]
+
+
+def write_manifest(
+    folder: pathlib.Path,
+    *,
+    dataset: str,
+    schema: dict[str, Any],
+    wording: dict[str, Any],
+    traits: dict[str, Any],
+    counts: dict[str, int],
+    contents: dict[str, str],
+) -> None:
+    """Mark a folder as complete: everything else has to be there already.
+
+    Args:
+        folder: the prepared dataset.
+        dataset: its name, with the builder's config.
+        schema: the attribute schema, as `AttributeSchema.to_dict` gives it.
+        wording: how it is put into words, as `Wording.to_dict` gives it.
+        traits: {"cameras": bool, "query_folder": str or None, "identities": bool}.
+        counts: pictures in each split.
+        contents: checksum of each split's records; it is the same wherever the dataset is prepared,
+            while TFDS's files differ from time to time.
+    """
+    content = {
+        "format": FORMAT,
+        "dataset": dataset,
+        "schema": schema,
+        "wording": wording,
+        "traits": traits,
+        "counts": counts,
+        "contents": contents,
+        "files": checksums(folder, leave_out=MANIFEST),
+    }
+    write_sealed_json(folder / MANIFEST, content)
+
+
+def read_manifest(folder: pathlib.Path, *, version: int = FORMAT) -> dict[str, Any]:
+    """Return a prepared folder's manifest.
+
+    Args:
+        folder: the prepared dataset.
+        version: of the format; 1 is read for `aima prepare` alone, which writes it anew.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the manifest is missing or damaged, or of another version of the format.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected a prepared dataset")
+    path = folder / MANIFEST
+    try:
+        manifest = read_sealed_json(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: {_ADVICE}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}: {_ADVICE}") from error
+    found = manifest.get("format", 1)
+    if found == version:
+        return manifest
+    if found == 1:
+        dataset = manifest["dataset"]
+        data_dir = folder.parents[len(dataset.split("/"))]
+        raise ValueError(
+            f"{path} has format 1, of an earlier version; write it anew by: aima prepare "
+            f"{dataset} --data_dir={shlex.quote(str(data_dir))}"
+        )
+    raise ValueError(
+        f"{path} has format {found}; expected {version}: update AIMA-JAX, or give another data_dir"
+    )
+
+
+def verify(folder: pathlib.Path, *, version: int = FORMAT) -> dict[str, Any]:
+    """Read every file of a prepared folder, at most once in a process, and return its manifest.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: naming every file that is damaged or missing; or as `read_manifest`.
+    """
+    manifest = read_manifest(folder, version=version)
+    problems = compare(folder, manifest["files"], leave_out=MANIFEST)
+    for split, count in manifest["counts"].items() if not problems else ():
+        found = len(read_labels(folder, split)["filename"])
+        if found != count:
+            problems.append(f"{labels_file(split)} has {found} records, not {count}")
+    if problems:
+        raise ValueError(f"{folder} is damaged: {'; '.join(problems)}: {_ADVICE}")
+    return manifest
+
+
+_ADVICE = "move the folder away and prepare the dataset again"
+
+
+def write_labels(folder: pathlib.Path, split: str, labels: Labels) -> None:
+    """Write attributes, identity, camera and filename of a split's records, in their order."""
+    np.savez_compressed(folder / labels_file(split), **labels)
+
+
+def read_labels(folder: pathlib.Path, split: str) -> Labels:
+    """Return what `write_labels` wrote."""
+    with np.load(folder / labels_file(split), allow_pickle=False) as labels:
+        return dict(labels)
+
+
+def labels_file(split: str) -> str:
+    """The name of a split's label file."""
+    return f"labels-{split}.npz"
+
+
+def prepared_folder(config: ConfigDict) -> pathlib.Path:
+    """Return the prepared folder of `config.dataset`, prepared by the first host if need be.
+
+    Nothing else in `aima_jax` imports a builder.
+
+    Raises:
+        FileNotFoundError: neither prepared nor raw files are there.
+        ValueError: the raw files are not what they should be, or no such dataset is known.
+    """
+    import jax
+    from jax.experimental import multihost_utils
+
+    from tfds_builders.prepare import find, prepare
+
+    places = {"data_dir": config.data_dir or None}
+    if jax.process_index() == 0:
+        prepare(config.dataset, manual_dir=config.manual_dir or None, **places)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("prepared")
+    folder = find(config.dataset, **places)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{config.dataset} is not prepared in config.data_dir={config.data_dir!r} on host "
+            f"{jax.process_index()}; all hosts need the same shared folder, or each its own copy"
+        )
+    return folder
