@@ -201,10 +201,22 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this code lies in, with a mark if it was changed."""
-    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
+    """The commit of this code, with a mark if it was changed; None outside of its own repository.
+
+    An installed package may be surrounded by somebody else's.
+    """
+    root = pathlib.Path(__file__).resolve().parent.parent
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        top = _git(root, "rev-parse", "--show-toplevel")
+        if pathlib.Path(top).resolve() != root:
+            return None
+        _git(root, "ls-files", "--error-unmatch", __file__)
+        return _git(root, "describe", "--always", "--dirty")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: pathlib.Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()

@@ -1,6 +1,7 @@
 """A workdir belongs to one config and one process."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -82,3 +83,36 @@ def test_the_record_names_what_a_run_was_made_of(tmp_path):
     assert [start["first_step"] for start in starts] == [0, 7]
     assert starts[0]["packages"]["jax"]
     assert starts[0]["devices"]
+
+
+def git(folder, *arguments):
+    names = {
+        f"GIT_{role}_{what}": "a" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    command = ["git", "-C", str(folder), *arguments]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | names)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_commit_is_that_of_our_own_repository(tmp_path, monkeypatch, own):
+    """Not that of a project in whose folder we are installed."""
+    package = tmp_path / ("aima_jax" if own else "venv/site-packages/aima_jax")
+    package.mkdir(parents=True)
+    (package / "workdir.py").touch()
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "x")
+    monkeypatch.setattr(workdir, "__file__", str(package / "workdir.py"))
+    assert (workdir._git_commit() is not None) == own
+
+
+def test_a_copy_within_another_repository_has_no_commit(tmp_path, monkeypatch):
+    """As installed with `pip install --target=.` at the top of a project."""
+    git(tmp_path, "init")
+    (tmp_path / "README").touch()
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "x")
+    (tmp_path / "aima_jax").mkdir()
+    (tmp_path / "aima_jax" / "workdir.py").touch()
+    monkeypatch.setattr(workdir, "__file__", str(tmp_path / "aima_jax" / "workdir.py"))
+    assert workdir._git_commit() is None

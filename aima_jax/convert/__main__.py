@@ -1,7 +1,6 @@
 """Convert weights: to Hugging Face's layout or to one file of AIMA; or verify those of a CLIP."""
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Callable
 from typing import get_args
@@ -9,8 +8,9 @@ from typing import get_args
 import numpy as np
 
 from aima_jax import cli
-from aima_jax.checkpoint import load_model
+from aima_jax.checkpoint import is_run, load_model
 from aima_jax.convert.aima import is_aima, load_aima, save_aima
+from aima_jax.convert.checkpoint import convert_checkpoints
 from aima_jax.convert.files import open_checkpoint
 from aima_jax.convert.huggingface import save_clip
 from aima_jax.convert.load import load_clip, load_irra
@@ -48,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.01,
         help="of the similarities, which transformers stores (%(default)s, as OpenAI's)",
+    )
+    command(
+        _checkpoint,
+        "checkpoint",
+        "make checkpoints of format 1 readable, once",
+        "run or checkpoint; its dataset has to be there too",
     )
     to_file = command(
         _to_aima,
@@ -95,7 +101,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _to_huggingface(options: argparse.Namespace) -> None:
-    if _is_run(options.source):
+    if is_run(options.source):
         clip = load_model(options.source).model.clip
     elif _is_aima(options.source):
         clip = load_aima(options.source).model.clip
@@ -108,7 +114,7 @@ def _to_huggingface(options: argparse.Namespace) -> None:
 def _to_aima(options: argparse.Namespace) -> None:
     if not options.file.endswith(".safetensors"):
         raise ValueError(f"{options.file}: expected a name that ends in .safetensors")
-    if _is_run(options.source):
+    if is_run(options.source):
         restored = load_model(options.source)
         save_aima(restored.model, options.file, template=restored.template)
     else:
@@ -117,6 +123,11 @@ def _to_aima(options: argparse.Namespace) -> None:
         _, model = load_irra(options.source, image_size=size, patch_stride=stride, **told)
         save_aima(model, options.file)
     print(f"written to {options.file}")
+
+
+def _checkpoint(options: argparse.Namespace) -> None:
+    for line in convert_checkpoints(options.source):
+        print(line)
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -132,12 +143,6 @@ def _verify(options: argparse.Namespace) -> None:
 def _told(options: argparse.Namespace) -> dict:
     names = ("trust_weights", "activation", "vision_heads", "text_heads")
     return {name: getattr(options, name) for name in names}
-
-
-def _is_run(source: str) -> bool:
-    """Whether this is a folder of a run, or of one of its checkpoints."""
-    path = pathlib.Path(source).resolve()
-    return (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
 
 
 def _is_aima(source: str) -> bool:

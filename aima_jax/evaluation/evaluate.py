@@ -24,7 +24,7 @@ from aima_jax.evaluation.protocols import GalleryLabels
 from aima_jax.evaluation.ranking import evaluate_rankings
 from aima_jax.evaluation.report import Ranking, write_report
 from aima_jax.evaluation.similarity import Gallery, top_k
-from aima_jax.files import atomic_write, write_json
+from aima_jax.files import atomic_write, user_path, write_json
 from aima_jax.parameters import flatten
 from aima_jax.sharding import make_mesh
 from aima_jax.text import build_text_table
@@ -49,7 +49,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
         ValueError: another process works in the workdir, the dataset's attributes are not the
             model's, or no query has a relevant image.
     """
-    workdir = pathlib.Path(workdir).resolve()
+    workdir = user_path(workdir).resolve()
     with locked_workdir(workdir):
         return _evaluate(config, workdir)
 

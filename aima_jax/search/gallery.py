@@ -1,7 +1,6 @@
 """A folder of pictures and their features, which a file can keep for the next search."""
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -10,9 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int64, Shaped, UInt8
 from tqdm import tqdm
 
-from aima_jax.checkpoint import MANIFEST
 from aima_jax.data.pictures import SUFFIXES, in_threads, is_picture_name
-from aima_jax.files import atomic_write
+from aima_jax.files import atomic_write, user_path
 from aima_jax.search.person_search import PersonSearch
 
 
@@ -21,7 +19,7 @@ class IndexedFolder:
     """Features of the pictures of a folder, in the order of their names.
 
     Attributes:
-        model: checksum of the checkpoint that made the features.
+        model: `model_id` of the model that made the features.
         names: paths in the folder, their parts joined by "/".
         stamps: size in bytes and time of change in nanoseconds of each file when it was read.
         features: as `PersonSearch.encode_images` returns them.
@@ -86,10 +84,10 @@ def index_folder(
         FileNotFoundError: there is no such folder.
         ValueError: there is no readable picture in it, or the index is something else.
     """
-    folder = pathlib.Path(folder)
+    folder = user_path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; expected one with pictures in it")
-    model = hashlib.sha256((search.checkpoint / MANIFEST).read_bytes()).hexdigest()
+    model = search.model_id
     stamps = _stamps(folder)
     known = _known(index, model)
     features = {name: row for name, (stamp, row) in known.items() if stamps.get(name) == stamp}

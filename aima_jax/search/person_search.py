@@ -36,6 +36,7 @@ class PersonSearch:
         self.template = restored.template
         self.image_size = tuple(restored.config["image_size"])
         self.checkpoint = restored.path
+        self.model_id = restored.model_id
         self.dim = restored.model.config.clip.dim
         self._encoder = Encoder(restored.model)
         self._params = flatten(restored.model)

@@ -142,8 +142,11 @@ def test_the_command_line_prints_and_draws_what_it_found(workdir, folder, tmp_pa
         ({"--images": "unreadable"}, "no readable picture"),
         ({"--workdir": "missing"}, "no sound checkpoint"),
         ({"--k": "0"}, "1 or more"),
-        ({"--out": "missing/ranking.png"}, "no folder missing"),
-        ({"--index": "missing/index.npz"}, "no folder missing"),
+        ({"--images": "~/missing"}, "no folder /home/of/someone/missing"),
+        ({"--images": "s3://bucket/x"}, "s3:// are not supported"),
+        ({"--workdir": "gs://bucket/run"}, "gs:// are not supported"),
+        ({"--out": "missing/ranking.png"}, "missing/ranking.png: there is no folder /"),
+        ({"--index": "missing/index.npz"}, "missing/index.npz: there is no folder /"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(
@@ -153,6 +156,7 @@ def test_the_command_line_says_what_is_wrong(
     (tmp_path / "unreadable").mkdir()
     (tmp_path / "unreadable" / "a.png").write_text("no picture")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/of/someone")
     options = {"query": "hat", "--workdir": str(workdir), "--images": str(folder)} | changes
     query = options.pop("query")
     assert main(["search", query, *(text for pair in options.items() for text in pair)]) == 2
