@@ -93,7 +93,7 @@ def test_equals_pytorch_adam_with_decay_where_there_was_a_gradient(clip, epsilon
         gradients = {name: rng.normal(size=p.shape).astype(np.float32) for name, p in start.items()}
         gradients["a.kernel"] *= sizes[step].astype(np.float32)
         updates, state = optimizer.update(
-            {name: jnp.asarray(g) for name, g in gradients.items()}, state, params
+            {name: jnp.asarray(g) for name, g in gradients.items()}, state, params, step=step
         )
         params = optax.apply_updates(params, updates)
         kernel.grad, bias.grad = (torch.tensor(gradient) for gradient in gradients.values())

@@ -16,6 +16,7 @@ from aima_jax.parameters import flatten
 from aima_jax.platform import Platform, platform_of
 from aima_jax.sharding import batch_sharding, make_mesh, put_rows, replicated, state_shardings
 from aima_jax.text import PromptTemplate, build_text_table
+from aima_jax.training.optimizer import make_optimizer
 from aima_jax.training.step import (
     CategoryTable,
     Objective,
@@ -112,10 +113,9 @@ class Setup:
             optimizer,
             objective,
             trainable=trainable,
-            schedule=lambda step: 0.1,
             seed=0,
             platform=platform,
-            **{"augmentation": AUGMENTATION} | options,
+            **{"augmentation": AUGMENTATION, "schedule": lambda step: 0.1} | options,
         )
         where = jax.tree.map(lambda x: x.sharding, self.state)
         self.step = jax.jit(step, out_shardings=(where, replicated(self.mesh)))
@@ -289,7 +289,25 @@ class TestNotFinite:
         for name, value in setup.params().items():
             np.testing.assert_array_equal(value, before[name])
 
-    def test_skipping_counts_and_goes_on(self):
+    def test_the_schedule_counts_skipped_steps_as_the_report_does(self):
+        """The rate is over 0 at step 5 alone, which comes after five that were skipped."""
+
+        def schedule(step):
+            return jnp.where(step == 5, 0.125, 0.0)
+
+        adam = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "gradient_clip": 0.0}
+        optimizer = make_optimizer(
+            flatten(AIMA(small_model(), rngs=nnx.Rngs(0))), (("", 1.0, 0.0),), schedule, **adam
+        )
+        setup = Setup(objective(), optimizer=optimizer, schedule=schedule, skip_nonfinite=True)
+        setup.state = dataclasses.replace(setup.state, step=jnp.int32(5), skipped=jnp.int32(5))
+        before = setup.params()
+        [metrics] = setup.take()
+        assert metrics["learning_rate"] == 0.125
+        moved = setup.params()
+        assert any((moved[name] != value).any() for name, value in before.items())
+
+    def test_skipping_counts_and_continues(self):
         setup = Setup(self.broken(), skip_nonfinite=True)
         assert [(m["failed"], m["skipped"]) for m in setup.take(2)] == [(-1, 1), (-1, 2)]
 

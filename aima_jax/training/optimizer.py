@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Int32
 
 Rule = tuple[str, float, float]
 
@@ -65,7 +66,7 @@ def make_optimizer(
     beta2: float,
     epsilon: float,
     gradient_clip: float,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Builds Adam over a flat dict of trainable parameters.
 
     Weight decay is added to the gradient before Adam sees it, as PyTorch's Adam does it (IRRA), but
@@ -75,20 +76,38 @@ def make_optimizer(
     Args:
         names: the trainable parameters.
         rules: see `match_rules`.
-        schedule: learning rate by step, before the rule's factor.
+        schedule: learning rate by step, before the rule's factor; the step comes with each update,
+            as the keyword `step`, so that one count serves the schedule and whoever reports it.
         gradient_clip: largest global norm of the gradients; 0 switches it off.
     """
 
     def group(factor: float, decay: float) -> optax.GradientTransformation:
         return optax.chain(
             _adam_with_decay(optax.scale_by_adam(beta1, beta2, epsilon), decay),
-            optax.scale_by_learning_rate(lambda step: factor * schedule(step)),
+            _scale_by_learning_rate(lambda step: factor * schedule(step)),
         )
 
     labels = match_rules(names, rules)
     groups = {rule: group(*rules[rule][1:]) for rule in sorted(set(labels.values()))}
     adam = optax.partition(groups, labels)
     return optax.chain(optax.clip_by_global_norm(gradient_clip), adam) if gradient_clip else adam
+
+
+def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Scales by the learning rate of the step that is given, which counts skipped steps as well."""
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        step: Int32[Array, ""] | int,
+        **_: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        rate = -schedule(step)
+        return jax.tree.map(lambda u: jnp.asarray(rate, u.dtype) * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def _adam_with_decay(

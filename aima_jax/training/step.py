@@ -98,12 +98,14 @@ def make_train_step(
         augmentation: keyword arguments of `augment`, but for the statistics of the pixels.
         seed: all that is random in a step depends on (seed, step) alone.
         micro_batches: equal parts in which the batch is encoded.
-        skip_nonfinite: count a step that is not finite and go on, instead of standing still.
+        skip_nonfinite: count a step that is not finite and continue, instead of standing still.
         platform: what the step runs on; None is right everywhere.
     """
 
     vision = skeleton.config.clip.vision
     augmentation = {"mean": vision.pixel_mean, "std": vision.pixel_std, **augmentation}
+
+    stepped = optax.with_extra_args_support(optimizer)
 
     def loss_and_metrics(
         params: Parameters, frozen: Parameters, rows: Rows
@@ -124,7 +126,7 @@ def make_train_step(
             failed = jnp.where(running & ~finite, state.step, failed)
 
         def update() -> tuple[Parameters, optax.OptState]:
-            updates, opt_state = optimizer.update(gradients, state.opt_state, params)
+            updates, opt_state = stepped.update(gradients, state.opt_state, params, step=state.step)
             return optax.apply_updates(params, updates), opt_state
 
         accepted = only_if(running & finite, update, (params, state.opt_state), platform)
