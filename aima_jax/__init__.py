@@ -9,13 +9,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(workdir_or_checkpoint: str | os.PathLike[str]) -> "PersonSearch":
-    """Loads the model of a run, or of one of its checkpoints, to search pictures with.
+def load(run: str | os.PathLike[str]) -> "PersonSearch":
+    """Load the model of a run to search pictures with.
+
+    Args:
+        run: a workdir, of which the best checkpoint counts, a checkpoint, or an exported file.
 
     Raises:
-        FileNotFoundError: there is no sound checkpoint.
-        ValueError: the checkpoint that was named is damaged.
+        FileNotFoundError: there is no sound checkpoint, or no such file.
+        ValueError: the checkpoint or file that was named is damaged.
     """
     from aima_jax.search import PersonSearch
 
-    return PersonSearch.load(workdir_or_checkpoint)
+    return PersonSearch.load(run)

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from aima_jax import checkpoint
+from aima_jax.cli import main
 from aima_jax.convert.checkpoint import convert_checkpoints
 from aima_jax.data import categories, hold_out_categories, open_dataset
 from aima_jax.files import checksums, read_sealed_json, write_sealed_json
@@ -45,8 +46,9 @@ def make_format_1(folder, train, data_dir, *, step=7, **changes):
     model = AIMA(shape, rngs=nnx.Rngs(1))
     described = shape.to_dict()
     for tower in ("vision", "text"):
-        for name in ("activation", "pixel_mean", "pixel_std"):  # format 1 had one of each
+        for name in ("activation", "pixel_mean", "pixel_std"):
             described["clip"][tower].pop(name, None)
+    described["clip"]["activation"] = "gelu"  # of both towers; pixels were always CLIP's
     metadata = {
         "model": described,
         "schema": train.schema.to_dict(),
@@ -65,7 +67,7 @@ def make_format_1(folder, train, data_dir, *, step=7, **changes):
     return model
 
 
-def test_format_1_is_refused_with_the_command_that_converts_it(tmp_path, train, data_dir):
+def test_format_1_is_refused_with_the_command_that_converts_it(tmp_path, train, data_dir, capsys):
     model = make_format_1(tmp_path, train, data_dir)
     path = tmp_path / "checkpoints" / "7"
     with pytest.raises(ValueError, match=f"format 1.*: aima convert checkpoint {path}"):
@@ -81,13 +83,16 @@ def test_format_1_is_refused_with_the_command_that_converts_it(tmp_path, train, 
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     vision = model.config.clip.vision
     assert restored.model_id == model_id(params, vision.pixel_mean, vision.pixel_std)
+    towers = model.config.clip.with_towers(activation="gelu")
+    assert restored.model.config == dataclasses.replace(model.config, clip=towers)
     assert restored.schema == train.schema
     assert restored.wording == train.wording
     assert restored.traits == train.traits
     np.testing.assert_array_equal(restored.categories, np.unique(train.attributes, axis=0))
     assert not restored.words["from_clip"] and len(restored.words["trained"]) > 10
     assert checkpoint.score(path) == 0.25
-    assert convert_checkpoints(path) == [f"{path}: of format 2 already"]
+    assert main(["convert", "checkpoint", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: of format 2 already\n"
 
 
 def test_another_dataset_is_refused(tmp_path, train, data_dir):

@@ -9,8 +9,7 @@ import numpy as np
 
 from aima_jax import cli
 from aima_jax.checkpoint import is_run, load_model
-from aima_jax.convert.aima import is_aima, load_aima, save_aima
-from aima_jax.convert.checkpoint import convert_checkpoints
+from aima_jax.convert.aima import is_aima, read_aima, save_aima
 from aima_jax.convert.files import open_checkpoint
 from aima_jax.convert.huggingface import save_clip
 from aima_jax.convert.load import load_clip, load_irra
@@ -49,12 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.01,
         help="of the similarities, which transformers stores (%(default)s, as OpenAI's)",
     )
-    command(
-        _checkpoint,
-        "checkpoint",
-        "make checkpoints of format 1 readable, once",
-        "run or checkpoint; its dataset has to be there too",
-    )
     to_file = command(
         _to_aima,
         "aima",
@@ -89,6 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "compare a CLIP with transformers' own, from pictures on, stage by stage; needs PyTorch",
         "Hugging Face id, as openai/clip-vit-base-patch16, or a folder in that layout",
     )
+    command(
+        _convert_checkpoints,
+        "checkpoint",
+        "make checkpoints of format 1 readable, in place",
+        "run or checkpoint",
+        "Its dataset has to be prepared here, or to be there raw, as for training.",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -101,10 +101,11 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _to_huggingface(options: argparse.Namespace) -> None:
-    if is_run(options.source):
-        clip = load_model(options.source).model.clip
-    elif _is_aima(options.source):
-        clip = load_aima(options.source).model.clip
+    path = user_path(options.source)
+    if is_run(path):
+        clip = load_model(path).model.clip
+    elif _is_aima(path):
+        clip = read_aima(open_checkpoint(path)).clip
     else:
         _, clip = load_clip(options.source, image_size=None, **_told(options))
     save_clip(clip, options.folder, temperature=options.temperature)
@@ -115,8 +116,7 @@ def _to_aima(options: argparse.Namespace) -> None:
     if not options.file.endswith(".safetensors"):
         raise ValueError(f"{options.file}: expected a name that ends in .safetensors")
     if is_run(options.source):
-        restored = load_model(options.source)
-        save_aima(restored.model, options.file, template=restored.template)
+        save_aima(load_model(options.source), options.file)
     else:
         size, stride = tuple(options.image_size), options.patch_stride
         told = _told(options)
@@ -125,7 +125,9 @@ def _to_aima(options: argparse.Namespace) -> None:
     print(f"written to {options.file}")
 
 
-def _checkpoint(options: argparse.Namespace) -> None:
+def _convert_checkpoints(options: argparse.Namespace) -> None:
+    from aima_jax.convert.checkpoint import convert_checkpoints  # it needs all of training
+
     for line in convert_checkpoints(options.source):
         print(line)
 
@@ -145,9 +147,8 @@ def _told(options: argparse.Namespace) -> dict:
     return {name: getattr(options, name) for name in names}
 
 
-def _is_aima(source: str) -> bool:
+def _is_aima(path: pathlib.Path) -> bool:
     """Whether this is a file that `save_aima` wrote."""
-    path = user_path(source)
     return path.is_file() and path.suffix == ".safetensors" and is_aima(open_checkpoint(path))
 
 

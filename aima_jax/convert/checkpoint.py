@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from aima_jax import checkpoint
 from aima_jax.attributes import AttributeSchema
+from aima_jax.convert.aima import read_config
 from aima_jax.data import Split, categories, open_dataset, prepared_folder
 from aima_jax.files import read_sealed_json, user_path
 from aima_jax.models import AIMAConfig
@@ -49,6 +50,7 @@ def _convert(folder: pathlib.Path) -> str:
     if "format" in manifest:
         return f"of format {manifest['format']} already"
     old = _old_description(folder)
+    model = read_config(old["model"])
     config = ConfigDict(old["config"])
     train, _ = load_splits(config, open_dataset(prepared_folder(config)))
     attributes, _ = categories(train.attributes)
@@ -61,7 +63,7 @@ def _convert(folder: pathlib.Path) -> str:
         words = known_words(ConfigDict({"weights": "", "init_from": ""}), table)
         note = f"; whether its words are a CLIP's is not known, so taken as not ({error})"
     description = checkpoint.Description(
-        model=AIMAConfig.from_dict(old["model"]).to_dict(),
+        model=model.to_dict(),
         schema=train.schema.to_dict(),
         wording=train.wording.to_dict(),
         template=old["template"],
@@ -70,7 +72,7 @@ def _convert(folder: pathlib.Path) -> str:
         words=words,
         config=old["config"],
         dataset=old["dataset"],
-        model_id=_model_id(folder, old["model"]),
+        model_id=_model_id(folder, model),
     )
     step, metrics = manifest["step"], manifest["metrics"]
     checkpoint.seal(folder, description, step=step, metrics=metrics)
@@ -95,14 +97,13 @@ def _check_dataset(folder: pathlib.Path, old: dict[str, Any], train: Split, coun
         raise ValueError(f"{folder} knows other attributes than {train.dataset} has here")
 
 
-def _model_id(folder: pathlib.Path, model: dict[str, Any]) -> str:
+def _model_id(folder: pathlib.Path, config: AIMAConfig) -> str:
     """Who the model is, from its parameters as they are saved."""
     import jax
     from flax import nnx
 
     from aima_jax.models import AIMA
 
-    config = AIMAConfig.from_dict(model)
     shapes = flatten(nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0))))
     mesh = make_mesh(devices=jax.devices()[:1])
     params = checkpoint.load_items(folder, {"params": shapes}, mesh, 2**16)["params"]

@@ -6,7 +6,7 @@ import pathlib
 
 from jax.sharding import Mesh
 
-from aima_jax.convert.aima import aima_source, is_aima
+from aima_jax.convert.aima import aima_source, check_identity, is_aima
 from aima_jax.convert.files import Checkpoint, open_checkpoint
 from aima_jax.convert.layouts import (
     HUGGING_FACE,
@@ -170,7 +170,7 @@ def load_pretrained(
         source, table = irra_source(checkpoint, overrides)
     else:
         source, table = clip_source(checkpoint, overrides)
-    return read_model(
+    model = read_model(
         checkpoint,
         table,
         source,
@@ -179,6 +179,9 @@ def load_pretrained(
         mesh=mesh,
         seed=seed,
     )
+    if table is None:
+        check_identity(checkpoint)
+    return model
 
 
 def clip_source(checkpoint: Checkpoint, overrides: Overrides) -> tuple[CLIPConfig, tuple[Row, ...]]:

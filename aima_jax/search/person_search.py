@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from aima_jax.checkpoint import Restored, load_model
+from aima_jax.checkpoint import Restored
+from aima_jax.convert import restore
 from aima_jax.data.pictures import Source as Picture
 from aima_jax.data.pictures import in_threads, open_picture, read_pixels
 from aima_jax.evaluation.encoder import Encoder
@@ -42,9 +43,9 @@ class PersonSearch:
         self._params = flatten(restored.model)
 
     @classmethod
-    def load(cls, workdir_or_checkpoint: str | os.PathLike[str]) -> "PersonSearch":
-        """Loads a run's best checkpoint, or the one named; see `aima_jax.load`."""
-        return cls(load_model(workdir_or_checkpoint))
+    def load(cls, run: str | os.PathLike[str]) -> "PersonSearch":
+        """Load a run's best checkpoint, the one named, or an exported file; see `aima_jax.load`."""
+        return cls(restore(run))
 
     def encode_images(self, images: Sequence[Picture]) -> Float[np.ndarray, "images dim"]:
         """Features of PIL images, arrays uint8[height, width, 3] or paths, of any size.

@@ -15,7 +15,7 @@ from jaxtyping import Int32, UInt8
 from ml_collections import ConfigDict
 
 from aima_jax import checkpoint
-from aima_jax.convert import load_pretrained
+from aima_jax.convert import exported_words, load_pretrained
 from aima_jax.data import (
     Dataset,
     Split,
@@ -332,6 +332,8 @@ def compute_dtype(name: str, platform: Platform) -> str:
 def known_words(config: ConfigDict, table: TextTable) -> dict[str, Any]:
     """What a text tower has seen: a CLIP's words or none, and the tokens it is trained with."""
     words = {"from_clip": bool(config.weights), "trained": []}
+    if config.weights and (exported := exported_words(config.weights)):
+        words = exported
     if config.init_from:
         words = checkpoint.describe(checkpoint.find(config.init_from)).words
     sentences = table.tokens.reshape(-1, table.tokens.shape[-1])
