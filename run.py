@@ -3,39 +3,52 @@
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from aima_jax.allocation import restart_keeping_memory
-
+FLAGS = flags.FlagValues()  # of this file alone, so that a notebook can `%run` it again
 CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="configs/<dataset>.py; any field as --config.<field>=<value>"
+    "config",
+    help_string="configs/<dataset>.py; any field as --config.<field>=<value>",
+    flag_values=FLAGS,
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run (default: runs/<config>)")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder of the run (default: runs/<config>)", flag_values=FLAGS
+)
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ["train", "evaluate", "replay"],
     "train and then evaluate, only evaluate, or take the next step again and save nothing",
+    flag_values=FLAGS,
 )
-COORDINATOR = flags.DEFINE_string("coordinator", None, "address:port of host 0, for many hosts")
-PROCESSES = flags.DEFINE_integer("processes", None, "number of hosts")
-PROCESS = flags.DEFINE_integer("process", None, "number of this host, from 0")
-flags.mark_flag_as_required("config")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "address:port of host 0, for many hosts", flag_values=FLAGS
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "number of hosts", flag_values=FLAGS)
+PROCESS = flags.DEFINE_integer("process", None, "number of this host, from 0", flag_values=FLAGS)
+flags.DEFINE_boolean("help", False, "show this help", short_name="h", flag_values=FLAGS)
+flags.mark_flag_as_required("config", flag_values=FLAGS)
 
 
 def main(argv: list[str]) -> int:
+    """Runs the command line; returns its exit status, 75 where a signal made it save and stop."""
+    if {"--help", "-h"} & set(argv):
+        print(f"{__doc__}\n{FLAGS.get_help()}")
+        return 0
+    if message := parse(argv):
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+
     import jax
 
     from aima_jax import distributed, evaluation, training
 
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
-    name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
-    workdir = pathlib.Path(WORKDIR.value or pathlib.Path("runs", name))
+    name = pathlib.Path(FLAGS["config"].config_filename).stem
+    workdir = WORKDIR.value or pathlib.Path("runs", name)
     try:
-        if argv[1:]:
-            raise ValueError(f"{argv[1]!r} is no flag; set fields as --config.batch_size=128")
         distributed.start(
             COORDINATOR.value, PROCESSES.value, PROCESS.value, deterministic=config.deterministic
         )
@@ -60,11 +73,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def parse(argv: list[str]) -> str:
+    """Parses the flags, and loads the config; returns what is wrong with them."""
     try:
-        remaining = flags.FLAGS(argv)
+        remaining = FLAGS(argv)[1:]
         CONFIG.value  # noqa: B018  (a config that cannot be loaded says so only when it is used)
-        return remaining
     except (AttributeError, KeyError, flags.Error, TypeError, ValueError, OSError) as error:
         from aima_jax.config import renamed_flags
 
@@ -72,10 +85,12 @@ def parse_flags(argv: list[str]) -> list[str]:
         if isinstance(error, AttributeError | KeyError):
             field = message.strip("\"'")
             message = f"unknown config field {field!r}; see configs/common.py"
-        print(f"error: {renamed_flags(argv) or message}", file=sys.stderr)
-    sys.exit(2)
+        return renamed_flags(argv) or message
+    if remaining:
+        return f"{remaining[0]!r} is not a flag; set fields as --config.batch_size=128"
+    return ""
 
 
 if __name__ == "__main__":
-    restart_keeping_memory()
-    app.run(lambda argv: sys.exit(main(argv)), flags_parser=parse_flags)
+    if status := main(sys.argv):
+        sys.exit(status)

@@ -2,10 +2,13 @@
 
 import json
 import pathlib
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import host_runs
 import kill_runs
@@ -270,6 +273,8 @@ def test_a_step_that_is_not_finite_stops_the_run_and_is_replayed(config, tmp_pat
         ({"dataset": "mars"}, "mars"),
         ({"dtype": "float16", "epochs": 0}, r"dtype.*\n.*epochs"),
         ({"init_from": "/no/run"}, "no sound checkpoint"),
+        ({"profile": "5"}, "config.profile='5' must be two steps, like"),
+        ({"data_dir": "gs://bucket/data"}, "gs:// are not supported"),
     ],
 )
 def test_bad_input_is_refused_with_a_message(config, tmp_path, changes, message):
@@ -301,6 +306,62 @@ def test_the_command_line_answers_with_one_line_and_exit_code_2(tmp_path, data_d
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_notebook_may_run_it_again(tmp_path, monkeypatch, capsys):
+    """In one process, as `%run run.py` does, with flags of its own each time."""
+    monkeypatch.chdir(ROOT)
+    for epochs in (0, -1):
+        flags = ["--config=configs/synthetic.py", f"--config.epochs={epochs}"]
+        monkeypatch.setattr(sys, "argv", ["run.py", *flags, f"--workdir={tmp_path / 'run'}"])
+        with pytest.raises(SystemExit, match="2"):
+            runpy.run_path("run.py", run_name="__main__")
+        assert f"config.epochs={epochs} must be" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["run.py", "--help"])
+    runpy.run_path("run.py", run_name="__main__")
+    assert "--workdir" in capsys.readouterr().out
+
+
+def test_training_runs_in_a_thread(finished, config, tmp_path):
+    """As a notebook's widget or a server starts it; signals remain the main thread's."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    config.epochs = 1
+    failures = []
+
+    def train():
+        try:
+            training.train(config, tmp_path)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert not failures
+    assert newest(tmp_path).name == str(STEPS // 2)
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_ctrl_c_ends_the_wait_for_the_compiler():
+    class Lowered:
+        def compile(self):
+            time.sleep(60)
+
+    start = time.monotonic()
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        loop._compile(Lowered())
+    assert time.monotonic() - start < 30
+
+
+def test_what_the_compiler_raises_is_raised():
+    class Lowered:
+        def compile(self):
+            raise ValueError("no memory")
+
+    with pytest.raises(ValueError, match="no memory"):
+        loop._compile(Lowered())
 
 
 def run_py(workdir, data_dir, *flags):

@@ -240,7 +240,8 @@ def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 
     thread = threading.Thread(target=run, name="compile", daemon=True)
     thread.start()
-    thread.join()
+    while thread.is_alive():
+        thread.join(0.2)  # a signal may be given to another thread, and is noticed between waits
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
