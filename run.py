@@ -1,5 +1,6 @@
 """Trains and evaluates AIMA: `python run.py --config=configs/synthetic.py`."""
 
+import os
 import pathlib
 import sys
 
@@ -92,5 +93,11 @@ def parse(argv: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    if status := main(sys.argv):
+    status = main(sys.argv)
+    if status == 130 and "IPython" not in sys.modules:
+        # At once: a thread that still compiles would make Python abort at its end.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    if status:
         sys.exit(status)
