@@ -1,6 +1,7 @@
 """Convert weights: to Hugging Face's layout or to one file of AIMA; or verify those of a CLIP."""
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import get_args
