@@ -2,6 +2,10 @@
 
 import io
 import pathlib
+import random
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -114,10 +118,41 @@ def test_every_truncation_is_noticed(tmp_path, name, compressed):
             read(path)
 
 
+def damaged(content, seed, compressed):
+    """A label file with one to four changed bytes."""
+    file = io.BytesIO()
+    scipy.io.savemat(file, content, do_compression=compressed)
+    data, rng = bytearray(file.getvalue()), random.Random(seed)
+    for _ in range(rng.randint(1, 4)):
+        data[rng.randrange(128, min(len(data), 4000))] = rng.randrange(256)
+    return bytes(data)
+
+
+def test_scipy_ends_the_process_on_damaged_files_that_are_refused_here(tmp_path):
+    """Where it no longer does, our own reader can go."""
+    read, content = READERS["market"]
+    for seed in range(110):
+        path = tmp_path / f"{seed}.mat"
+        path.write_bytes(damaged(content, seed, compressed=False))
+        try:
+            read(path)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+    code = """
+import pathlib, sys, scipy.io
+for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    try:
+        scipy.io.loadmat(path)
+    except Exception:
+        pass
+"""
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path], check=False, timeout=300)
+    assert ended.returncode in (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT)
+
+
 @settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_damaged_files_give_one_message(tmp_path_factory, data):
-    """scipy's own reader ends the process on some of these."""
     read, content = READERS[data.draw(st.sampled_from(sorted(READERS)))]
     file = io.BytesIO()
     scipy.io.savemat(file, content, do_compression=data.draw(st.booleans()))

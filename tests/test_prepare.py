@@ -359,6 +359,58 @@ def test_an_interruption_that_python_ignores_is_not_lost(place, raw, data, capsy
     prepare("pa100k", manual_dir=raw, data_dir=data)  # which knows nothing of it
 
 
+LOOP = """
+import os, signal, sys, threading, time
+import jax
+from tfds_builders import ctrl_c
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sent, lost = 0, []
+sys.unraisablehook = lambda unraisable: lost.append(unraisable.exc_type)
+
+def send():
+    global sent
+    while sent < int(sys.argv[2]):
+        time.sleep(0.05)
+        sent += 1
+        os.kill(os.getpid(), signal.SIGINT)
+
+def work(items):  # what makes many objects, as reading records does
+    rows = []
+    for _ in items:
+        rows.append({"a": [1, 2, 3], "b": (1, {})})
+        if len(rows) > 20_000:
+            rows.clear()
+
+for _ in range(int(sys.argv[3])):
+    sent, items = 0, iter(range(10**9))
+    threading.Thread(target=send, daemon=True).start()
+    try:
+        if sys.argv[1] == "noticed":
+            with ctrl_c.noticed():
+                work(ctrl_c.checked(items))
+        else:
+            work(items)
+    except KeyboardInterrupt:
+        pass
+    if lost:
+        break
+print(sent, len(lost))
+"""
+
+
+def test_jax_loses_an_interruption_of_a_loop_and_ours_does_not():
+    """Where JAX no longer does, `ctrl_c` can go."""
+
+    def run(*arguments):
+        command = [sys.executable, "-c", LOOP, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+        return tuple(map(int, done.stdout.split()))
+
+    assert run("noticed", 1, 10) == (1, 0)
+    assert run("plain", 1000, 1)[1] > 0
+
+
 def test_two_at_once(long_raw, raw, data):
     """Each works in a place of its own; what is there first stays."""
     first = start(long_raw, data)

@@ -10,7 +10,7 @@ import pytest
 
 from aima_jax.data.prepared import read_labels
 from tfds_builders.prepare import find, prepare
-from tfds_builders.synthetic_pedestrians import parallel
+from tfds_builders.synthetic_pedestrians import workers as module
 from tfds_builders.synthetic_pedestrians.builder import SyntheticPedestrians
 from tfds_builders.synthetic_pedestrians.contact_sheet import contact_sheet
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
@@ -88,18 +88,47 @@ def test_a_sheet_of_too_small_a_set_is_refused():
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_same_pictures(workers):
     split = plan(SIZE)["train"]
-    alone = list(parallel.render_split(SIZE, split, workers=0))
-    assert list(parallel.render_split(SIZE, split, workers=workers)) == alone
+    alone = list(module.render_split(SIZE, split, workers=0))
+    assert list(module.render_split(SIZE, split, workers=workers)) == alone
     assert len(set(alone)) == SIZE.train
+
+
+PLAIN_SCRIPT = """
+import concurrent.futures
+import multiprocessing
+import sys
+from tfds_builders.synthetic_pedestrians.splits import Size, plan
+from tfds_builders.synthetic_pedestrians.workers import render_split
+
+size = Size(train=8, val=4, test=10, seed=7)
+split = plan(size)["train"]
+if sys.argv[1] == "ours":
+    pictures = list(render_split(size, split, workers=2))
+else:
+    context = multiprocessing.get_context(sys.argv[1])
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        pictures = list(pool.map(split.render, range(8)))
+print(len(set(pictures)), "pictures")
+"""
+
+
+@pytest.mark.parametrize("way", ["ours", "spawn", "forkserver"])
+def test_a_plain_script_can_render_in_processes_by_our_workers_alone(way, tmp_path):
+    """One without `if __name__ == "__main__"`. Where multiprocessing can, our workers can go."""
+    path = tmp_path / "plain.py"
+    path.write_text(PLAIN_SCRIPT)
+    command = [sys.executable, str(path), way]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert ("8 pictures" in done.stdout) == (way == "ours"), done.stderr
 
 
 def test_a_dead_worker_is_reported(monkeypatch):
     command = (sys.executable, "-c", "")
     monkeypatch.setattr(
-        parallel, "_start", lambda *_: subprocess.Popen(command, stdout=subprocess.PIPE)
+        module, "_start", lambda *_: subprocess.Popen(command, stdout=subprocess.PIPE)
     )
     with pytest.raises(RuntimeError, match="picture 0 of train was not rendered"):
-        list(parallel.render_split(SIZE, plan(SIZE)["train"], workers=2))
+        list(module.render_split(SIZE, plan(SIZE)["train"], workers=2))
 
 
 def test_workers_end_when_no_more_pictures_are_wanted(monkeypatch):
@@ -111,8 +140,8 @@ def test_workers_end_when_no_more_pictures_are_wanted(monkeypatch):
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
         return started[-1]
 
-    monkeypatch.setattr(parallel, "_start", start)
-    pictures = parallel.render_split(SIZE, plan(SIZE)["train"], workers=2)
+    monkeypatch.setattr(module, "_start", start)
+    pictures = module.render_split(SIZE, plan(SIZE)["train"], workers=2)
     assert next(pictures) == b"x"
     pictures.close()
     assert [process.poll() is not None for process in started] == [True, True]

@@ -7,10 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tfds_builders.synthetic_pedestrians.body import Look, Pose
 from tfds_builders.synthetic_pedestrians.canvas import Canvas, Frame
-from tfds_builders.synthetic_pedestrians.look import Look
-from tfds_builders.synthetic_pedestrians.person import draw_person
-from tfds_builders.synthetic_pedestrians.pose import Pose
+from tfds_builders.synthetic_pedestrians.figure import draw_person
 from tfds_builders.synthetic_pedestrians.rendering import render
 from tfds_builders.synthetic_pedestrians.sampling import VIEWS
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema

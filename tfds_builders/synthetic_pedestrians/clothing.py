@@ -3,10 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from tfds_builders.synthetic_pedestrians.body import Drawing, Limb, shade
 from tfds_builders.synthetic_pedestrians.canvas import Color, Shape
-from tfds_builders.synthetic_pedestrians.drawing import Drawing
-from tfds_builders.synthetic_pedestrians.look import shade
-from tfds_builders.synthetic_pedestrians.pose import Limb
 
 _FOLDS = 0.09
 _STRIPE = 0.062  # height of a light and a dark stripe together
