@@ -9,8 +9,6 @@ from ml_collections import ConfigDict
 
 from aima_jax.losses import LOSSES, POSITIVE
 
-PROTOCOLS = ("standard", "sal", "asmr")
-
 # The values that a field may have, or the least and the most of a number; where the least is a
 # whole number, the value must be one.
 _FIELDS = {
@@ -37,6 +35,7 @@ _FIELDS = {
     "mask_rate": (0.0, 1),
     "mask_capacity": (1, math.inf),
     "eval_batch_size": (1, math.inf),
+    "posterior_temperature": (0.005, math.inf),
     "eval_every_epochs": POSITIVE,
     "log_every_steps": (1, math.inf),
     "checkpoint_every_minutes": (0.0, math.inf),
@@ -96,8 +95,11 @@ def check(config: ConfigDict) -> None:
     area = _at(config, "augment.erase_area")
     if not (_are_numbers(area, 2, int | float, 0, 1) and area[0] <= area[1]):
         wrong.append(f"config.augment.erase_area={area!r} must be (least, most), each 0 to 1")
+    from aima_jax.evaluation.protocols import PROTOCOLS  # which itself checks configs
+
     protocols = _at(config, "protocols")
-    if not isinstance(protocols, tuple | list) or not all(p in PROTOCOLS for p in protocols):
+    listed = isinstance(protocols, tuple | list) and protocols
+    if not listed or not all(name in PROTOCOLS for name in protocols):
         wrong.append(f"config.protocols={protocols!r} must be some of {', '.join(PROTOCOLS)}")
     profile = _at(config, "profile")
     if profile != "":

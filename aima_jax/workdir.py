@@ -30,6 +30,7 @@ _FREE_FIELDS = (
     "mesh",
     "data",
     "protocols",
+    "posterior_temperature",
     "eval_batch_size",
     "save_rankings",
     "report",

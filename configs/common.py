@@ -116,7 +116,9 @@ def get_config() -> ConfigDict:
     mesh.min_shard_elements = 2**16  # smaller parameters are replicated
 
     # What the run records.
-    config.protocols = ("standard",)  # of the evaluation: "standard", "sal", "asmr"
+    # Of the evaluation: "standard", "sal", "asmr"; "partial" and "absence" [ours].
+    config.protocols = ("standard", "partial", "absence")
+    config.posterior_temperature = 0.05  # divides cosines in the posterior of a description [ours]
     config.selection = (
         "validation"  # checkpoint that counts: best on "validation", "latest", "test"
     )

@@ -95,7 +95,7 @@ def scores_of(gallery, bank, description):
     completions = complete(bank, Words, said, encode)
     cosine = gallery[0] @ encode([Words.render(description).text])[0]
     return {
-        "posterior": bank.log_probabilities(said, gallery[0], completions)[0],
+        "posterior": bank.log_probabilities(bank.agreeing(said), gallery[0], completions)[0],
         "cosine": cosine,
     }
 

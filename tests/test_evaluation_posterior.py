@@ -82,11 +82,11 @@ def test_probabilities_are_those_of_plain_loops_in_any_blocks(temperature, monke
         [naive_log_probability(bank, d, completions.get(row), image) for image in images]
         for row, d in enumerate(said)
     ]
-    found = bank.log_probabilities(said, images, completions)
+    found = bank.log_probabilities(bank.agreeing(said), images, completions)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
     assert (found <= 0).all()
     monkeypatch.setattr(posterior, "_BLOCK_ELEMENTS", 5 * 3 * len(said))
-    again = bank.log_probabilities(said, images, completions)
+    again = bank.log_probabilities(bank.agreeing(said), images, completions)
     np.testing.assert_allclose(again, found, rtol=1e-12)
 
 
@@ -111,11 +111,13 @@ def test_a_bit_holds_or_it_does_not():
     bank = make_bank()
     images = make_images(bank)
     said = np.concatenate([np.eye(BITS), -np.eye(BITS)]).astype(np.int8)
-    probabilities = np.exp(bank.log_probabilities(said, images, make_completions(bank, said)))
+    probabilities = np.exp(
+        bank.log_probabilities(bank.agreeing(said), images, make_completions(bank, said))
+    )
     np.testing.assert_allclose(probabilities[:BITS] + probabilities[BITS:], 1, rtol=1e-12)
     np.testing.assert_allclose(probabilities[:BITS].T, bank.attribute_probabilities(images))
     nothing = np.zeros((1, BITS), np.int8)
-    certain = bank.log_probabilities(nothing, images, {})
+    certain = bank.log_probabilities(bank.agreeing(nothing), images, {})
     np.testing.assert_array_equal(certain, 0)
 
 
@@ -127,7 +129,7 @@ def test_saying_more_is_never_more_probable():
         said = np.zeros((BITS + 1, BITS), np.int8)
         for count in range(1, BITS + 1):
             said[count, order[:count]] = bits[order[:count]]
-        scores = bank.log_probabilities(said, images, make_completions(bank, said))
+        scores = bank.log_probabilities(bank.agreeing(said), images, make_completions(bank, said))
         assert (np.diff(scores, axis=0) <= 1e-12).all()
 
 
@@ -138,7 +140,7 @@ def test_whole_descriptions_rank_by_their_own_sentence_less_the_normaliser():
     sentences = np.concatenate([bank.features, outside])
     completions = {9 + row: sentence[None] for row, sentence in enumerate(outside)}
     scores = bank.whole(sentences @ images.T, bank.normaliser(images))
-    exact = bank.log_probabilities(said, images, completions)
+    exact = bank.log_probabilities(bank.agreeing(said), images, completions)
     for fast, slow in zip(scores, exact, strict=True):
         np.testing.assert_array_equal(np.argsort(fast), np.argsort(slow))
     np.testing.assert_allclose(scores[:9], exact[:9], atol=1e-4)  # categories of the bank
@@ -150,10 +152,36 @@ def test_what_is_all_but_certain_keeps_its_order():
     angles = np.array([0.03, 0.0, 0.1])
     images = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     said = np.array([[1], [-1]], np.int8)
-    certain, impossible = bank.log_probabilities(said, images, {})
+    certain, impossible = bank.log_probabilities(bank.agreeing(said), images, {})
     assert np.argsort(-certain).tolist() == [1, 0, 2]
     assert np.argsort(-impossible).tolist() == [2, 0, 1]
     assert (certain < 0).all() and (certain > -1e-15).all()
+
+
+def test_a_sentence_joins_the_bank_whatever_agrees():
+    bank = make_bank()
+    images, sentence = make_images(bank), unit(np.random.default_rng(6).standard_normal((1, 7)))
+    nothing, anything = (np.full((9, 1), value) for value in (False, True))
+    found = bank.log_probabilities(anything, images, {0: sentence})
+    expected = [naive_log_probability(bank, [1, -1] * 3, sentence, image) for image in images]
+    assert not any(agrees(bits, [1, -1] * 3) for bits in bank.attributes)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-9)
+    np.testing.assert_array_equal(bank.log_probabilities(nothing, images, {0: sentence}), found)
+    with pytest.raises(ValueError, match=r"no category agrees with the descriptions \[0\]"):
+        bank.log_probabilities(nothing, images)
+
+
+@pytest.mark.parametrize("count", [1, 4, 9, 20])
+def test_the_nearest_categories_are_those_of_highest_probability(count, monkeypatch):
+    monkeypatch.setattr(posterior, "_BLOCK_ELEMENTS", 40)
+    bank = make_bank()
+    images = make_images(bank)
+    exponents = images.astype(float) @ bank.features.astype(float).T / bank.temperature
+    shares = np.exp(exponents - [[log_sum_exp(row)] for row in exponents.tolist()])
+    categories, probabilities = bank.nearest(images, count)
+    for row, chosen, found in zip(shares, categories, probabilities, strict=True):
+        assert sorted(chosen) == sorted(np.argsort(-row)[:count])
+        np.testing.assert_allclose(found, row[chosen], rtol=1e-6)
 
 
 def test_what_is_no_bank_is_refused():

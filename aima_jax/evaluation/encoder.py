@@ -1,6 +1,6 @@
 """Features of pictures and sentences: the one encoder of validation, evaluation and search."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import jax
@@ -15,6 +15,7 @@ from aima_jax.parameters import Parameters, bind
 from aima_jax.pixels import normalize
 from aima_jax.platform import platform_of
 from aima_jax.sharding import batch_sharding, make_mesh, one_ahead, put_rows, replicated
+from aima_jax.text.tokenizer import CONTEXT_LENGTH, tokenize
 
 Encode = Callable[[Parameters, Array], Float[Array, "batch dim"]]
 
@@ -31,7 +32,7 @@ class Encoder:
             suits a few queries: they fill a batch, too, which is slow on a CPU where it is large.
     """
 
-    def __init__(self, skeleton: AIMA, mesh: Mesh | None = None, *, batch_size: int = 0):
+    def __init__(self, skeleton: AIMA, mesh: Mesh | None = None, batch_size: int = 0):
         mesh = mesh or make_mesh()
         platform = platform_of(mesh)
         if not batch_size:
@@ -81,6 +82,18 @@ class Encoder:
     ) -> Float[np.ndarray, "query dim"]:
         """Encode tokenised sentences."""
         return self._stack(self._encode(self._texts, params, self._batches(tokens)))
+
+    def texts(
+        self, params: Parameters, texts: Sequence[str], *, width: int = CONTEXT_LENGTH
+    ) -> Float[np.ndarray, "query dim"]:
+        """Encode texts, as `width` tokens each where all are as short as that.
+
+        Raises:
+            ValueError: a text is longer than the model's context.
+        """
+        tokens = tokenize(texts)
+        fits = not tokens[:, width:].any()
+        return self.sentences(params, tokens[:, :width] if fits else tokens)
 
     def pictures(
         self, params: Parameters, pixels: Iterable[UInt8[np.ndarray, "height width 3"]]

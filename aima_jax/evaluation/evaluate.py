@@ -1,26 +1,24 @@
 """From a checkpoint to results.json: encode, rank by each protocol, report."""
 
+import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from aima_jax.checkpoint import FOLDER, Restored, load_model, select
-from aima_jax.data import (
-    Dataset,
-    Split,
-    categories,
-    hold_out_categories,
-    open_dataset,
-    prepared_folder,
-)
+from aima_jax.checkpoint import FOLDER, Restored, Selected, load_model, select
+from aima_jax.config import check
+from aima_jax.data import Split, categories, open_dataset, prepared_folder
 from aima_jax.distributed import from_first_host
 from aima_jax.evaluation.encoder import Encoder
-from aima_jax.evaluation.metrics import random_ranking
-from aima_jax.evaluation.protocols import GalleryLabels
+from aima_jax.evaluation.metrics import METRICS, random_ranking
+from aima_jax.evaluation.partial import PartialQueries
+from aima_jax.evaluation.posterior import load_bank
+from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels
 from aima_jax.evaluation.ranking import evaluate_rankings
 from aima_jax.evaluation.report import Ranking, write_report
 from aima_jax.evaluation.similarity import Gallery, top_k
@@ -28,27 +26,32 @@ from aima_jax.files import atomic_write, user_path, write_json
 from aima_jax.parameters import flatten
 from aima_jax.sharding import make_mesh
 from aima_jax.text import build_text_table
-from aima_jax.workdir import METRICS, RANKINGS, REPORT, RESULTS, locked_workdir, record_start
+from aima_jax.workdir import METRICS as METRICS_FILE
+from aima_jax.workdir import RANKINGS, REPORT, RESULTS, locked_workdir, record_start
 
 _REPORTED_QUERIES = 12
 _REPORTED_RANKS = 10
 _SAVED_RANKS = 100
 
+_log = logging.getLogger(__name__)
+
 
 def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
-    """Evaluates the chosen checkpoint of a workdir on the test split, and writes its results.
+    """Evaluate the chosen checkpoint of a workdir on a test split, and write its results.
 
-    The model, its schema and its prompt template come from the checkpoint; the dataset, the
-    protocols and the places from the config.
+    The model, its schema, prompt template and training categories come from the checkpoint; the
+    dataset, the protocols and the places from the config. Results of another dataset than the
+    model was trained on have files of their own, `results-<dataset>.json` and so on.
 
     Returns:
         What `results.json` in the workdir holds then: see docs/architecture.md.
 
     Raises:
         FileNotFoundError: there is no sound checkpoint, or no such dataset.
-        ValueError: another process works in the workdir, the dataset's attributes are not the
-            model's, or no query has a relevant image.
+        ValueError: a field of the config is wrong, another process works in the workdir, the
+            dataset's attributes are not the model's, or no query has a relevant image.
     """
+    check(config)
     workdir = user_path(workdir).resolve()
     with locked_workdir(workdir):
         return _evaluate(config, workdir)
@@ -56,79 +59,144 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
-    best = config.selection != "latest"
-    step = from_first_host(lambda: int(select(workdir, best=best).path.name))
+    chosen: list[Selected] = []  # what the first host has chosen
+
+    def choose() -> int:
+        chosen.append(select(workdir, best=config.selection != "latest"))
+        return int(chosen[0].path.name)
+
+    step = from_first_host(choose)
     restored = load_model(workdir / FOLDER / str(step), mesh=mesh)
-    dataset = open_dataset(prepared_folder(config))
-    split = dataset.split("test")
-    if split.schema != restored.schema:
-        raise ValueError(
-            f"the checkpoint {restored.path} knows the attributes of {restored.schema.name!r}, "
-            f"the dataset {config.dataset!r} has those of {split.schema.name!r}"
-        )
+    split = open_dataset(prepared_folder(config)).split("test")
+    _check_dataset(restored, split, config.dataset)
     queries, category = categories(split.attributes)
     table = build_text_table(queries, restored.template)
-    encoder = Encoder(restored.model, mesh, batch_size=config.eval_batch_size)
-    params = flatten(restored.model)
+    params, encoder = flatten(restored.model), Encoder(restored.model, mesh, config.eval_batch_size)
     image_size = tuple(restored.config["image_size"])
-    sentences = encoder.sentences(params, table.tokens[:, 0])
-    gallery = Gallery(encoder.split(params, split, image_size, threads=config.data.threads))
-    trained = _trained_categories(restored, dataset)
-    scores = evaluate_rankings(
-        sentences,
-        gallery,
-        np.arange(len(queries)),
-        GalleryLabels(category, split.identity, split.camera, split.filename),
-        config.protocols,
-        traits=split.traits,
-        seen=np.array([row.tobytes() in trained for row in queries]),
-    )
+
+    def encode(texts: Sequence[str]) -> Float[np.ndarray, "sentences dim"]:
+        return encoder.texts(params, texts, width=table.tokens.shape[-1])
+
+    images = encoder.split(params, split, image_size, threads=config.data.threads)
+    gallery, sentences = Gallery(images), encode(table.sentences)
+    bank = load_bank(restored, encode, temperature=config.posterior_temperature)
+    normaliser = bank.normaliser(images)
+    trained = {bits.tobytes() for bits in restored.categories}
+    protocols: dict[str, Any] = {}
+    if whole := [name for name in config.protocols if name in AVERAGE_PRECISION]:
+        protocols |= evaluate_rankings(
+            sentences,
+            gallery,
+            np.arange(len(queries)),
+            GalleryLabels(category, split.identity, split.camera, split.filename),
+            whole,
+            traits=split.traits,
+            seen=np.array([bits.tobytes() in trained for bits in queries]),
+            posterior=lambda cosines: bank.whole(cosines, normaliser),
+        )
+    partial = PartialQueries(restored.template, encode, bank, images, split.attributes)
+    protocols |= {
+        name: ask()
+        for name, ask in (("partial", partial.partial), ("absence", partial.absence))
+        if name in config.protocols
+    }
     results = {
         "dataset": config.dataset,
         "split": "test",
-        "step": restored.step,
-        "protocols": scores,
+        "step": step,
+        "checkpoint": _reasons(chosen[0], restored) if chosen else {},
+        "posterior": {"temperature": bank.temperature, "categories": len(bank.attributes)},
+        "protocols": {name: protocols[name] for name in config.protocols},
+        "recognition": partial.recognition(),
         "random": random_ranking(np.bincount(category), len(split)),
     }
     if jax.process_index() == 0:
-        about = {"name": split.dataset, "checksum": split.checksum}
-        record_start(workdir, evaluated_step=step, dataset=about)
+        dataset = {"name": split.dataset, "checksum": split.checksum}
+        record_start(workdir, evaluated_step=step, dataset=dataset)
+        own = split.dataset == restored.dataset["name"]
+        name = "" if own else f"-{split.dataset.replace('/', '-')}"
         similarity, ranking = top_k(sentences, gallery, _SAVED_RANKS)
         if config.save_rankings:
-            _save_rankings(workdir / RANKINGS, table.sentences, split, similarity, ranking)
+            path = _named(workdir / RANKINGS, name)
+            _save_rankings(path, table.sentences, split, similarity, ranking)
         if config.report:
             rankings = _reported(table.sentences, split, category, similarity, ranking, image_size)
-            write_report(workdir / REPORT, metrics_path=workdir / METRICS, rankings=rankings)
-        write_json(workdir / RESULTS, results)
+            write_report(
+                _named(workdir / REPORT, name),
+                metrics_path=workdir / METRICS_FILE,
+                rankings=rankings,
+                partial=protocols.get("partial"),
+            )
+        write_json(_named(workdir / RESULTS, name), results)
     return results
 
 
-def results_table(results: Mapping[str, Any]) -> str:
-    """The results as lines for people, in percent."""
-    columns = ("R1", "R5", "R10", "mAP", "mINP")
+def _check_dataset(restored: Restored, split: Split, dataset: str) -> None:
+    """Refuse a dataset with other attributes; warn of one that may hold training pictures."""
+    if split.schema != restored.schema:
+        raise ValueError(
+            f"the checkpoint {restored.path} knows the attributes of {restored.schema.name!r}, "
+            f"the dataset {dataset!r} has those of {split.schema.name!r}"
+        )
+    trained = restored.dataset["name"]
+    if split.dataset != trained and split.dataset.split("/")[0] == trained.split("/")[0]:
+        _log.warning(
+            "the test split of %s may hold pictures that the model was trained on: those of %s",
+            split.dataset,
+            trained,
+        )
 
-    def line(name: str, scores: Mapping[str, float]) -> str:
+
+def _reasons(chosen: Selected, restored: Restored) -> dict[str, Any]:
+    """By what a checkpoint was chosen, and which were passed over."""
+    reason = chosen.reason
+    if restored.config["selection"] == "test":  # its validation was on the test split
+        reason = reason.replace("validation", "test")
+    return {"chosen_by": reason, "passed_over": list(chosen.passed_over)}
+
+
+def _named(path: pathlib.Path, name: str) -> pathlib.Path:
+    return path.with_name(f"{path.stem}{name}{path.suffix}")
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """Return the results as lines for people, in percent."""
+
+    def line(name: str, scores: Mapping[str, float], columns: Sequence[str] = METRICS) -> str:
         cells = (f"{100 * scores[c]:7.1f}" if c in scores else " " * 7 for c in columns)
         return f"{name:<18}{''.join(cells)}{scores.get('queries', ''):>9}"
 
-    lines = [
-        f"{results['dataset']} {results['split']}, checkpoint of step {results['step']}, in %",
-        f"{'protocol':<18}{''.join(f'{c:>7}' for c in columns)}{'queries':>9}",
-    ]
-    for name, scores in results["protocols"].items():
-        lines.append(line(name, scores))
-        lines += [
-            line(f"  {part}", scores[part]) for part in ("seen", "unseen") if scores.get(part)
-        ]
-    return "\n".join([*lines, line("random ranking", results["random"])])
+    def title(name: str, columns: Sequence[str]) -> str:
+        return f"{name:<18}{''.join(f'{c:>7}' for c in columns)}{'queries':>9}"
 
-
-def _trained_categories(restored: Restored, dataset: Dataset) -> set[bytes]:
-    """The attribute vectors that the model was trained on."""
-    train = dataset.split("train")
-    if held_out := restored.config["validation_categories"]:
-        train, _ = hold_out_categories(train, held_out, seed=restored.config["seed"])
-    return {row.tobytes() for row in train.attributes}
+    protocols = results["protocols"]
+    step, chosen = results["step"], results["checkpoint"].get("chosen_by", "")
+    lines = [f"{results['dataset']} {results['split']}, checkpoint of step {step} ({chosen}), in %"]
+    lines.append(title("protocol", METRICS))
+    for name in filter(protocols.get, AVERAGE_PRECISION):
+        lines.append(line(name, protocols[name]))
+        for part in ("seen", "unseen", "posterior"):
+            if protocols[name].get(part):
+                lines.append(line(f"  {part}", protocols[name][part]))
+    lines.append(line("random ranking", results["random"]))
+    if "partial" in protocols:
+        columns = ("R1", "P10", "mAP")
+        lines += ["", title("groups said", columns)]
+        for name, scores in protocols["partial"]["posterior"].items():
+            if name != "bits":
+                lines.append(line(name, scores, columns))
+                lines.append(line("  cosine", protocols["partial"]["cosine"][name], columns))
+                lines.append(line("  random", scores["random"], columns))
+    if bits := protocols.get("partial", {}).get("posterior", {}).get("bits"):
+        means = {of: np.mean([bit[of] for bit in bits.values()]) for of in ("P20", "base")}
+        lines += ["", line(f"{len(bits)} attributes", means, ("P20", "base"))]
+        lines[-1] += "  (P20, share of images)"
+    if absences := protocols.get("absence"):
+        means = {of: np.mean([each[of] for each in absences.values()]) for of in ("AUC", "base")}
+        lines += [line(f"{len(absences)} absences", means, ("AUC", "base"))]
+        lines[-1] += "  (AUC, share of images)"
+    lines += [f"passed over: {told}" for told in results["checkpoint"].get("passed_over", ())]
+    return "\n".join(lines)
 
 
 def _save_rankings(

@@ -122,8 +122,13 @@ class PartialQueries:
         found = {"posterior": [], "cosine": []}
         for group, cosines in self._gallery.similarities(sentences):
             relevant = agreement(self._attributes, said[group]).T
-            own = {row - group.start: features for row, features in completions.items()}
-            scores = self._bank.log_probabilities(said[group], self._images, own)
+            own = {
+                row - group.start: features
+                for row, features in completions.items()
+                if group.start <= row < group.stop
+            }
+            agreeing = self._bank.agreeing(said[group])
+            scores = self._bank.log_probabilities(agreeing, self._images, own)
             for scoring, rows in (("posterior", scores), ("cosine", cosines)):
                 for row, hits in zip(rows, relevant, strict=True):
                     above = irrelevant_above(row, np.flatnonzero(hits))[1]

@@ -5,15 +5,24 @@ categories agreeing with it have in softmax(cosine / T) over all whole sentences
 """
 
 import dataclasses
+import hashlib
+import logging
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int8, UInt8
+from jaxtyping import Bool, Float, Int, Int8, UInt8
 
 from aima_jax.attributes import AttributeSchema, agreement
+from aima_jax.checkpoint import Restored
+from aima_jax.files import atomic_write
 from aima_jax.text import PromptTemplate
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "sentences dim"]]
+
+_log = logging.getLogger(__name__)
 
 _COMPLETIONS = 16  # of a description with which no category agrees
 _BLOCK_ELEMENTS = 2**22  # float64 values of an array at once
@@ -60,34 +69,41 @@ class Bank:
 
     def log_probabilities(
         self,
-        said: Int8[np.ndarray, "descriptions attributes"],
+        agreeing: Bool[np.ndarray, "category descriptions"],
         images: Float[np.ndarray, "images dim"],
-        completions: Mapping[int, Float[np.ndarray, "sentences dim"]],
+        joining: Mapping[int, Float[np.ndarray, "sentences dim"]] | None = None,
     ) -> Float[np.ndarray, "descriptions images"]:
         """Return log p(description | image): log of the agreeing categories' share of all.
 
         Args:
-            said: what the descriptions say of each bit, as `AttributeSchema.said` gives it.
+            agreeing: as `agreeing` returns it.
             images: features, L2-normalised.
-            completions: of each description with which no category agrees, what `complete` returns:
-                features of sentences that join the bank for this description.
+            joining: by the number of a description, sentences that join the bank for it: the share
+                is theirs alone. Each description with which no category agrees needs some.
+
+        Raises:
+            ValueError: a description has neither.
         """
-        agrees = self.agreeing(said)
-        chosen = np.concatenate([agrees, ~agrees], axis=1).astype(np.float64)
-        unknown = np.flatnonzero(~agrees.any(axis=0))
-        added = [np.asarray(completions[row], np.float64) for row in unknown.tolist()]
-        joined = np.concatenate([np.empty((0, self.features.shape[1])), *added])
-        starts = np.cumsum([0, *map(len, added)])[:-1]
-        scores = np.empty((len(said), len(images)))
-        for block, mass, top in self._masses(images, width=2 * len(said) + len(joined)):
+        joining = joining or {}
+        rows = sorted(joining)
+        agreeing = agreeing.copy()
+        agreeing[:, rows] = False
+        lost = set(np.flatnonzero(~agreeing.any(axis=0)).tolist()) - set(rows)
+        if lost:
+            raise ValueError(f"no category agrees with the descriptions {sorted(lost)[:5]}")
+        chosen = np.concatenate([agreeing, ~agreeing], axis=1).astype(np.float64)
+        joined = np.concatenate([self.features[:0], *(joining[row] for row in rows)])
+        joined = joined.astype(np.float64).T / self.temperature
+        starts = np.cumsum([0, *(len(joining[row]) for row in rows)])[:-1]
+        scores = np.empty((agreeing.shape[1], len(images)))
+        for block, mass, top in self._masses(images, width=2 * len(scores) + joined.shape[1]):
             # Both shares are sums of positive terms: exact where p is near 0 and near 1.
-            agreeing, others = np.split(mass @ chosen, 2, axis=1)
-            if len(joined):
-                exponents = np.asarray(images[block], np.float64) @ joined.T / self.temperature
-                sums = np.add.reduceat(np.exp(exponents - top[:, None]), starts, axis=1)
-                agreeing[:, unknown] = sums
+            share, others = np.split(mass @ chosen, 2, axis=1)
+            if rows:
+                exponents = images[block].astype(np.float64) @ joined - top[:, None]
+                share[:, rows] = np.add.reduceat(np.exp(exponents), starts, axis=1)
             with np.errstate(divide="ignore"):
-                scores[:, block] = -np.log1p(others / agreeing).T
+                scores[:, block] = -np.log1p(others / share).T
         return scores
 
     def whole(
@@ -110,6 +126,20 @@ class Bank:
         parts = [mass @ attributes / mass.sum(1)[:, None] for _, mass, _ in self._masses(images)]
         return np.concatenate([np.empty((0, attributes.shape[1])), *parts])
 
+    def nearest(
+        self, images: Float[np.ndarray, "images dim"], count: int
+    ) -> tuple[Int[np.ndarray, "images count"], Float[np.ndarray, "images count"]]:
+        """Return the `count` categories of highest probability for each image, and these."""
+        count = min(count, len(self.features))
+        categories = np.empty((len(images), count), np.int32)
+        probabilities = np.empty((len(images), count), np.float32)
+        for block, mass, _ in self._masses(images):
+            found = np.argpartition(mass, -count, axis=1)[:, -count:]
+            categories[block] = found
+            shares = np.take_along_axis(mass, found, axis=1) / mass.sum(1)[:, None]
+            probabilities[block] = shares
+        return categories, probabilities
+
     def _masses(
         self, images: Float[np.ndarray, "images dim"], width: int = 1
     ) -> Iterator[tuple[slice, Float[np.ndarray, "block category"], Float[np.ndarray, "block"]]]:
@@ -118,9 +148,51 @@ class Bank:
         size = max(1, _BLOCK_ELEMENTS // max(len(self.features), width))
         for start in range(0, len(images), size):
             block = slice(start, min(start + size, len(images)))
-            exponents = np.asarray(images[block], np.float64) @ features
+            exponents = images[block].astype(np.float64) @ features
             top = exponents.max(axis=1)
             yield block, np.exp(exponents - top[:, None]), top
+
+
+def load_bank(restored: Restored, encode: Encode, *, temperature: float) -> Bank:
+    """Return a model's bank, from the file beside its checkpoint if that is of this model.
+
+    Otherwise its sentences are encoded, and the file is written for the next time.
+
+    Args:
+        restored: the model.
+        encode: returns the features of sentences.
+        temperature: T, that divides cosines.
+    """
+    texts = [restored.template.render(bits).text for bits in restored.categories]
+    text_id = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    path = restored.path.with_name(f"{restored.path.name}.bank.npz")
+    features = None
+    if jax.process_count() == 1:  # many hosts encode together, and some may not see the file
+        features = _read_features(path, restored.model_id, text_id)
+    if features is None:
+        features = encode(texts)
+        if jax.process_index() == 0:
+            _write_features(path, model_id=restored.model_id, text_id=text_id, features=features)
+    return Bank(features, restored.categories, temperature)
+
+
+def _read_features(
+    path: pathlib.Path, model_id: str, text_id: str
+) -> Float[np.ndarray, "category dim"] | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            fits = (str(file["model_id"]), str(file["text_id"])) == (model_id, text_id)
+            return file["features"] if fits else None
+    except Exception:  # of zip, zlib or numpy, by what is wrong with the file
+        return None
+
+
+def _write_features(path: pathlib.Path, **content: Any) -> None:
+    try:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **content)
+    except OSError as error:  # a folder that cannot be written to
+        _log.info("the training sentences' features are not kept: %s", error)
 
 
 def complete(
@@ -158,21 +230,23 @@ def _completions(
 ) -> UInt8[np.ndarray, "completions attributes"]:
     """Whole vectors that agree with a description, made of the categories that nearly do."""
     wrong = ((categories == 0) & (said == 1)) | ((categories == 1) & (said == -1))
+    near = categories[np.argsort(wrong.sum(axis=1), kind="stable")]
+    bits = np.where(said == 0, near, said == 1).astype(np.uint8)
     position = {bit: place for place, bit in enumerate(schema.names)}
-    completed: dict[bytes, UInt8[np.ndarray, attributes]] = {}
-    for category in np.argsort(wrong.sum(axis=1), kind="stable"):
-        bits = np.where(said == 0, categories[category], said == 1).astype(np.uint8)
-        for group in schema.groups:
-            places = [position[bit] for bit in group.bits]
-            if group.kind == "exclusive" and (said[places] == 1).any():
-                bits[places] = said[places] == 1
+    for group in schema.groups:
+        places = [position[bit] for bit in group.bits]
+        if group.kind == "exclusive" and (said[places] == 1).any():
+            bits[:, places] = said[places] == 1
+    _, first = np.unique(bits, axis=0, return_index=True)
+    completed = []
+    for row in np.sort(first):
         try:
-            schema.decode(bits)
+            schema.decode(bits[row])
         except ValueError:  # of a group one value must hold, and this category's does not agree
             continue
-        completed[bits.tobytes()] = bits
+        completed.append(bits[row])
         if len(completed) == _COMPLETIONS:
             break
     if not completed:
         raise ValueError("no person can agree with the description: it contradicts itself")
-    return np.stack(list(completed.values()))
+    return np.stack(completed)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int, Shaped
 
 # The average precision of each protocol, as `metrics.query_metrics` names it.
 AVERAGE_PRECISION = {"standard": "mean", "sal": "mean", "asmr": "trapezoidal"}
+PROTOCOLS = (*AVERAGE_PRECISION, "partial", "absence")  # the last two: `evaluation.partial`
 
 
 @dataclasses.dataclass(frozen=True)

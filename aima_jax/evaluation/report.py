@@ -37,7 +37,7 @@ _SCORES = {
     "val/mAP": ("mAP", "#d55e00"),
     "val/mINP": ("mINP", "#cc79a7"),
 }
-_LINE = _SCORES["val/R1"][1]
+_LINE, _PALE_LINE = _SCORES["val/R1"][1], _SCORES["val/R5"][1]
 _SMOOTHED_POINTS = 30  # a curve with more points also gets a running mean
 
 
@@ -55,18 +55,26 @@ def write_report(
     *,
     metrics_path: str | pathlib.Path,
     rankings: Sequence[Ranking],
+    partial: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `curves.png` and `rankings.png` into a folder, each if there is something to show.
+    """Write pictures into a folder, each if there is something to show.
+
+    They are `curves.png`, `rankings.png`, `partial.png` and `attributes.png`.
 
     Args:
         folder: made if it is not there.
         metrics_path: the run's `metrics.jsonl`.
         rankings: of some queries, each with the images ranked first.
+        partial: results of that protocol, by scoring.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {"rankings.png": _draw_page(rankings)}
-    pictures["curves.png"] = _draw_curves(read_metrics(pathlib.Path(metrics_path)))
+    pictures = {
+        "rankings.png": _draw_page(rankings),
+        "curves.png": _draw_curves(read_metrics(pathlib.Path(metrics_path))),
+        "partial.png": _draw_partial(partial or {}),
+        "attributes.png": _draw_attributes(partial or {}),
+    }
     for name, picture in pictures.items():
         if picture is None:
             (folder / name).unlink(missing_ok=True)
@@ -163,10 +171,7 @@ def _draw_page(rankings: Sequence[Ranking]) -> Image.Image | None:
 
 
 def _draw_curves(rows: Sequence[Mapping[str, float]]) -> Image.Image | None:
-    """Draws a panel for each loss that was logged, and one for all validation metrics."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Draw a panel for each loss that was logged, and one for all validation metrics."""
     titles = {
         "train/loss": "Loss (weighted sum)",
         **{f"train/{name}": loss.title for name, loss in LOSSES.items()},
@@ -180,11 +185,7 @@ def _draw_curves(rows: Sequence[Mapping[str, float]]) -> Image.Image | None:
     count = len(panels) + bool(scores)
     if not count:
         return None
-    columns = min(count, 3)
-    lines = math.ceil(count / columns)
-    figure = Figure(figsize=(4.6 * columns, 3.1 * lines), dpi=110, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-    axes = [figure.add_subplot(lines, columns, place + 1) for place in range(count)]
+    figure, axes = _figure(count)
     for axis, name in zip(axes, panels, strict=False):
         _plot(axis, curves[name])
         axis.set_title(titles[name])
@@ -192,12 +193,73 @@ def _draw_curves(rows: Sequence[Mapping[str, float]]) -> Image.Image | None:
         _plot_scores(axes[-1], {name: curves[name] for name in scores})
     for axis in axes:
         axis.set_xlabel("step", color=_PALE_INK)
+        axis.locator_params(axis="x", nbins=6, integer=True)
+        axis.ticklabel_format(axis="y", scilimits=(-3, 4))
+    return _rendered(figure)
+
+
+def _draw_partial(partial: Mapping[str, Any]) -> Image.Image | None:
+    """Draw how the metrics grow with the number of groups that a description says."""
+    groups = [name for name in partial.get("posterior", {}) if name != "bits"]
+    if not groups:
+        return None
+    figure, axes = _figure(3)
+    for axis, metric in zip(axes, ("R1", "P10", "mAP"), strict=True):
+        lines = {
+            "by posterior": [partial["posterior"][name][metric] for name in groups],
+            "by cosine": [partial["cosine"][name][metric] for name in groups],
+            "random": [partial["posterior"][name]["random"][metric] for name in groups],
+        }
+        styles = ((_LINE, "o-"), (_SCORES["val/mAP"][1], "o-"), (_GRAY, ":"))
+        for (label, values), (color, style) in zip(lines.items(), styles, strict=True):
+            axis.plot(groups, [100 * v for v in values], style, color=color, label=label, ms=4)
+        axis.set_title({"R1": "Rank-1, %", "P10": "Precision at 10, %", "mAP": "mAP, %"}[metric])
+        axis.set_xlabel("groups of attributes said", color=_PALE_INK)
+        axis.set_ylim(0, 105)
+    axes[0].legend(fontsize=8, frameon=False)
+    return _rendered(figure)
+
+
+def _draw_attributes(partial: Mapping[str, Any]) -> Image.Image | None:
+    """Draw the precision of the first 20 images for each attribute, and the share that have it."""
+    bits = partial.get("posterior", {}).get("bits")
+    if not bits:
+        return None
+    names = sorted(bits, key=lambda bit: bits[bit]["P20"])
+    figure, (axis,) = _figure(1, size=(7.5, 1.2 + 0.19 * len(names)))
+    for scoring, color, height in (("posterior", _LINE, 0.7), ("cosine", _PALE_LINE, 0.3)):
+        values = [100 * partial[scoring]["bits"][name]["P20"] for name in names]
+        axis.barh(names, values, height, color=color, label=f"by {scoring}")
+    base = [100 * bits[name]["base"] for name in names]
+    axis.plot(base, names, "|", color=_INK, markersize=9, label="share of images that have it")
+    axis.set_title("Precision of the first 20 images for one attribute, %")
+    axis.set_xlim(0, 100)
+    axis.margins(y=0.01)
+    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    return _rendered(figure)
+
+
+def _figure(count: int, *, size: tuple[float, float] = (4.6, 3.1)) -> tuple[Any, list[Any]]:
+    """A figure with panels in rows of three, each of a size in inches."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, 3)
+    lines = math.ceil(count / columns)
+    figure = Figure((size[0] * columns, size[1] * lines), dpi=110, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    axes = [figure.add_subplot(lines, columns, place + 1) for place in range(count)]
+    for axis in axes:
         axis.grid(color="#e6e9ec", linewidth=0.8)
+        axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
         axis.spines[["left", "bottom"]].set_color("#b5bbc2")
         axis.tick_params(colors=_PALE_INK, labelsize=9)
-        axis.locator_params(axis="x", nbins=6, integer=True)
-        axis.ticklabel_format(axis="y", scilimits=(-3, 4))
+    return figure, axes
+
+
+def _rendered(figure: Any) -> Image.Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
