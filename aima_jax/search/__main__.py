@@ -37,13 +37,12 @@ def run(options: argparse.Namespace) -> None:
             if not file.parent.is_dir():
                 raise FileNotFoundError(f"--{name}={file}: there is no folder {file.parent}")
     search = PersonSearch.load(options.workdir)
-    sentence = search.sentence(options.query)
-    feature = search.encode_text([sentence])[0]  # before the pictures: a wrong query ends it here
+    sentence = search.sentence(options.query)  # before the pictures: a wrong query ends it here
     gallery, problems = index_folder(search, options.images, index=options.index)
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     print(f"{sentence}\nin {len(gallery.names)} pictures of {options.images}:")
-    ranked = search.rank(feature, gallery.features, options.k)
+    ranked = search.rank(options.query, gallery.features, options.k)
     for place, (index, score) in enumerate(ranked, start=1):
         print(f"{place:4}  {score:z6.3f}  {gallery.names[index]}")
     if options.out:

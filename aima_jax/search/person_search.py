@@ -1,6 +1,9 @@
 """A trained model that pictures can be searched with."""
 
+import functools
+import logging
 import os
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,15 +12,20 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from aima_jax.attributes import Description
 from aima_jax.checkpoint import Restored
 from aima_jax.convert import restore
 from aima_jax.data.pictures import Source as Picture
 from aima_jax.data.pictures import in_threads, open_picture, read_pixels
 from aima_jax.evaluation.encoder import Encoder
+from aima_jax.evaluation.posterior import Bank, complete, load_bank
 from aima_jax.evaluation.report import draw_ranking
 from aima_jax.evaluation.similarity import top_k
 from aima_jax.parameters import flatten
 from aima_jax.text import tokenize
+from aima_jax.text.tokenizer import encode
+
+_log = logging.getLogger(__name__)
 
 Query = Mapping[str, Any] | str | Float[np.ndarray, "dim"]
 
@@ -27,9 +35,11 @@ class PersonSearch:
 
     A query is a dict of attributes, of which any may be left out; a str; or a feature vector, for
     instance that of a picture. A str with an equals sign, and one that names nothing but flags of
-    the schema, is taken as attributes ("gender=female,backpack"), any other as words.
+    the schema and absences ("backpack, no hat"), is taken as attributes, any other as words.
 
-    Features are L2-normalised, so that their product is the cosine similarity.
+    Attributes are scored by their posterior, the probability of the description given the image
+    (evaluation/posterior.py), words and feature vectors by cosine similarity: features are
+    L2-normalised.
     """
 
     def __init__(self, restored: Restored):
@@ -39,8 +49,11 @@ class PersonSearch:
         self.checkpoint = restored.path
         self.model_id = restored.model_id
         self.dim = restored.model.config.clip.dim
+        self._restored = restored
         self._encoder = Encoder(restored.model)
         self._params = flatten(restored.model)
+        self._trained_words = frozenset(restored.words["trained"])
+        self._warn_of_dead_words()
 
     @classmethod
     def load(cls, run: str | os.PathLike[str]) -> "PersonSearch":
@@ -83,15 +96,28 @@ class PersonSearch:
         _require_list(texts, "encode_text", "texts")
         return self._encoder.sentences(self._params, tokenize(texts))
 
+    def attributes(self, images: Sequence[Picture]) -> Float[np.ndarray, "images attributes"]:
+        """The probability of each bit of the schema in each picture; raises as `encode_images`."""
+        return self._bank.attribute_probabilities(self.encode_images(images)).astype(np.float32)
+
     def rank(
-        self, query: Query, image_features: Float[np.ndarray, "gallery dim"], k: int = 10
+        self,
+        query: Query,
+        image_features: Float[np.ndarray, "gallery dim"],
+        k: int = 10,
+        *,
+        normalised: bool = False,
     ) -> list[tuple[int, float]]:
-        """Index and cosine similarity of the `k` images that match a query best, best first.
+        """Index and score of the `k` images that match a query best, best first.
+
+        The score is the probability of attributes, and the cosine similarity of all else.
 
         Args:
             query: attributes, words, or a feature vector.
             image_features: as `encode_images` returns them.
             k: all images if there are fewer.
+            normalised: score words and vectors by cosine / T less the logarithm of the sum of its
+                exponentials over the training sentences: what is near to every sentence sinks.
 
         Raises:
             ValueError: the query is not of the schema, or a shape or `k` is not as expected.
@@ -102,8 +128,20 @@ class PersonSearch:
                 f"image_features has the shape {list(shape)}; expected [images, {self.dim}], as "
                 "encode_images returns it, of one image or more"
             )
-        similarity, index = top_k(self._feature(query)[None], np.asarray(image_features), k)
-        return [(int(i), float(s)) for i, s in zip(index[0], similarity[0], strict=True)]
+        features = np.asarray(image_features, np.float32)
+        description = self._description(query)
+        if description is None and not normalised:
+            scores, index = top_k(self._feature(query)[None], features, k)
+            return [(int(i), float(s)) for i, s in zip(index[0], scores[0], strict=True)]
+        if k < 1:
+            raise ValueError(f"k must be at least 1, it is {k}")
+        if description is None:
+            cosines = features @ self._feature(query)
+            scores = self._bank.whole(cosines[None], self._bank.normaliser(features))[0]
+        else:
+            scores = np.exp(self._log_probabilities(description, features))
+        best = np.argsort(-scores, kind="stable")[:k]
+        return [(int(i), float(scores[i])) for i in best]
 
     def show(self, query: Query, images: Sequence[Picture], k: int = 10) -> Image.Image:
         """Draws the query's sentence and the `k` images that match it best; raises as `rank`."""
@@ -120,12 +158,10 @@ class PersonSearch:
         Raises:
             ValueError: the query is empty, or not of the schema.
         """
-        if isinstance(query, str):
-            description = self.template.parse(query)
-            if description is None:
-                return query.strip()
-            query = description
-        return self.template.render(query).text if isinstance(query, Mapping) else ""
+        description = self._description(query)
+        if description is None:
+            return query.strip() if isinstance(query, str) else ""
+        return self.template.render(description).text
 
     def pixels(
         self, picture: Picture, *, name: str = "the picture"
@@ -142,9 +178,29 @@ class PersonSearch:
         """
         return self._encoder.pictures(self._params, pixels)
 
+    @functools.cached_property
+    def _bank(self) -> Bank:
+        """The training categories, read from beside the checkpoint or encoded once."""
+        temperature = self._restored.config["posterior_temperature"]
+        return load_bank(self._restored, self.encode_text, temperature=temperature)
+
+    def _log_probabilities(
+        self, description: Description, features: Float[np.ndarray, "gallery dim"]
+    ) -> Float[np.ndarray, "gallery"]:
+        said = self.schema.said(description)[None]
+        joining = complete(self._bank, self.template, said, self.encode_text)
+        return self._bank.log_probabilities(self._bank.agreeing(said), features, joining)[0]
+
+    def _description(self, query: Query) -> Description | None:
+        """The attributes of a query; None where it is words or a feature vector."""
+        if isinstance(query, str):
+            return self.template.parse(query)
+        return self.schema.validate(query) if isinstance(query, Mapping) else None
+
     def _feature(self, query: Query) -> Float[np.ndarray, "dim"]:
-        if isinstance(query, Mapping | str):
-            return self.encode_text([self.sentence(query)])[0]
+        if isinstance(query, str):
+            self._warn_of_new_words(query)
+            return self.encode_text([query.strip()])[0]
         feature = np.asarray(query)
         if feature.shape != (self.dim,):
             raise ValueError(
@@ -152,6 +208,29 @@ class PersonSearch:
                 f"feature vector of {self.dim} numbers"
             )
         return feature / max(np.linalg.norm(feature), 1e-12)
+
+    def _warn_of_new_words(self, text: str) -> None:
+        """Names the words of a text that neither training nor CLIP has seen."""
+        if self._restored.words["from_clip"]:
+            return
+        words = re.findall(r"[^\W_]+", text)
+        new = [word for word in words if not self._trained_words.issuperset(encode(word))]
+        if new:
+            _log.warning("this model has never seen the words %s", ", ".join(dict.fromkeys(new)))
+
+    def _warn_of_dead_words(self) -> None:
+        """Tells of a model whose optimizer has driven the words that it did not train to zero."""
+        embedding = np.asarray(self._params["clip.text.token_embedding"])
+        dead = ~embedding.any(axis=1)
+        dead[list(self._trained_words)] = False
+        if dead.any():
+            _log.warning(
+                "%d of %d words of %s are exactly zero: an optimizer added weight decay where "
+                "there was no gradient, and these words are lost; train again with this version",
+                dead.sum(),
+                len(dead),
+                self.checkpoint,
+            )
 
 
 def _require_list(items: Any, function: str, of: str) -> None:

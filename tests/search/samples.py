@@ -10,6 +10,7 @@ from PIL import Image
 from aima_jax.checkpoint import Description, pack_categories
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
 from aima_jax.parameters import flatten
+from aima_jax.text.tokenizer import encode
 from aima_jax.training.saving import Saver
 from aima_jax.training.step import TrainState
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
@@ -17,6 +18,14 @@ from tfds_builders.synthetic_pedestrians.wording import WORDING
 
 SIZE = (32, 16)
 PIXEL_MEAN, PIXEL_STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)  # not CLIP's
+DRESS = (
+    "gender={},age=adult,hair={},view=front,sleeve=short,upper_color={},lower_type=pants,"
+    "lower_length=long,lower_color=black"
+)
+PEOPLE = [("male", "short", "red"), ("female", "long", "red"), ("female", "short", "blue")]
+CATEGORIES = np.stack(
+    [synthetic_schema.encode(synthetic_schema.parse(DRESS.format(*person))) for person in PEOPLE]
+)
 
 
 def make_model(seed=0):
@@ -40,9 +49,13 @@ def save(workdir, model):
         wording=WORDING.to_dict(),
         template="sentence",
         traits={"cameras": False, "query_folder": None, "identities": False},
-        categories=pack_categories(np.eye(3, synthetic_schema.size, dtype=np.uint8)),
-        words={"from_clip": False, "trained": []},
-        config={"image_size": SIZE, "mesh": {"min_shard_elements": 2**16}},
+        categories=pack_categories(CATEGORIES),
+        words={"from_clip": False, "trained": encode("woman")},
+        config={
+            "image_size": SIZE,
+            "mesh": {"min_shard_elements": 2**16},
+            "posterior_temperature": 0.05,
+        },
     )
     saver = Saver(workdir, description)
     saver.save(7, TrainState.create(flatten(model), optax.sgd(0.1), frozenset(flatten(model))))

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from PIL import Image
-from samples import PIXEL_MEAN, PIXEL_STD, SIZE, picture, png
+from samples import CATEGORIES, PIXEL_MEAN, PIXEL_STD, SIZE, picture, png, save
 
 from aima_jax.data.pictures import MAX_PIXELS, read_pixels
+from aima_jax.parameters import bind, flatten
+from aima_jax.search import PersonSearch
 from aima_jax.text import tokenize
 
 ATTRIBUTES = {"gender": "female", "upper_color": "red", "bag": "backpack"}
@@ -63,17 +65,108 @@ def test_pictures_stand_as_their_exif_data_says(search, tmp_path):
     assert np.array_equal(features[0], features[1])
 
 
-def test_rank_is_by_cosine_similarity(search):
+def test_words_and_vectors_are_ranked_by_cosine_similarity(search):
     features = search.encode_images([picture(seed) for seed in range(30)])
-    similarity = features.astype(float) @ search.encode_attributes([ATTRIBUTES])[0].astype(float)
-    ranked = search.rank(ATTRIBUTES, features)
-    assert [index for index, _ in ranked] == np.argsort(-similarity)[:10].tolist()
+    text = search.encode_text(["a red coat"])[0]
+    similarity = features.astype(float) @ text.astype(float)
+    for query in ("a red coat", text):
+        ranked = search.rank(query, features)
+        assert [index for index, _ in ranked] == np.argsort(-similarity)[:10].tolist()
+        np.testing.assert_allclose(
+            [score for _, score in ranked], np.sort(-similarity)[:10] * -1, atol=1e-6
+        )
+        assert all(type(index) is int and type(score) is float for index, score in ranked)
+        assert len(search.rank(query, features, k=100)) == 30
+        assert search.rank(query, features, k=3) == ranked[:3]
+
+
+def by_hand(search, features, said):
+    """The share of the agreeing categories in a softmax over all, by plain loops in float64."""
+    sentences = [search.template.render(bits).text for bits in CATEGORIES]
+    bank = search.encode_text(sentences).astype(np.float64)
+    found = []
+    for image in features.astype(np.float64):
+        masses = [np.exp(image @ sentence / 0.05) for sentence in bank]
+        agree = [
+            all(bits[search.schema.names.index(bit)] == value for bit, value in said.items())
+            for bits in CATEGORIES
+        ]
+        found.append(sum(m for m, a in zip(masses, agree, strict=True) if a) / sum(masses))
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("gender=female", {"gender=female": 1}),
+        ("gender!=female", {"gender=female": 0}),
+        ({"gender": "female", "upper_color": "red"}, {"gender=female": 1, "upper_color=red": 1}),
+        ("upper_color!=red, no hat", {"upper_color=red": 0, "hat": 0}),
+    ],
+)
+def test_attributes_are_ranked_by_their_probability(search, query, said):
+    features = search.encode_images([picture(seed) for seed in range(30)])
+    expected = by_hand(search, features, said)
+    ranked = search.rank(query, features, k=30)
+    assert [index for index, _ in ranked] == np.argsort(-expected, kind="stable").tolist()
     np.testing.assert_allclose(
-        [score for _, score in ranked], np.sort(-similarity)[:10] * -1, atol=1e-6
+        [score for _, score in ranked], -np.sort(-expected), rtol=1e-5, atol=1e-9
     )
-    assert all(type(index) is int and type(score) is float for index, score in ranked)
-    assert len(search.rank(ATTRIBUTES, features, k=100)) == 30
-    assert search.rank(ATTRIBUTES, features, k=3) == ranked[:3]
+    assert all(type(index) is int and 0 < score < 1 for index, score in ranked)
+    assert search.rank(query, features, k=3) == ranked[:3]
+
+
+def test_a_description_of_nobody_in_training_is_asked_by_its_own_sentences(search):
+    features = search.encode_images([picture(seed) for seed in range(10)])
+    ranked = search.rank(ATTRIBUTES, features)  # nobody in training has a backpack
+    assert sorted(index for index, _ in ranked) == list(range(10))
+    assert all(0 < score < 1 for _, score in ranked)
+
+
+def test_what_a_picture_shows_adds_up(search):
+    pictures = [picture(seed) for seed in range(4)]
+    found = search.attributes(pictures)
+    assert found.shape == (4, search.schema.size) and found.dtype == np.float32
+    names = search.schema.names
+    features = search.encode_images(pictures)
+    for bit in ("gender=female", "upper_color=red", "hat"):
+        np.testing.assert_allclose(
+            found[:, names.index(bit)], by_hand(search, features, {bit: 1}), atol=1e-6
+        )
+    np.testing.assert_allclose(found[:, names.index("age=adult")], 1, rtol=1e-6)
+
+
+def test_words_can_be_compared_with_what_the_model_knows(search):
+    features = search.encode_images([picture(seed) for seed in range(30)])
+    sentences = [search.template.render(bits).text for bits in CATEGORIES]
+    bank = search.encode_text(sentences).astype(np.float64)
+    cosines = features @ search.encode_text(["a red coat"])[0].astype(np.float64)
+    expected = cosines / 0.05 - np.log(np.exp(features @ bank.T / 0.05).sum(1))
+    ranked = search.rank("a red coat", features, k=30, normalised=True)
+    assert [index for index, _ in ranked] == np.argsort(-expected, kind="stable").tolist()
+    np.testing.assert_allclose([s for _, s in ranked], -np.sort(-expected), atol=1e-4)
+
+
+def test_words_that_nobody_has_seen_are_named(search, caplog):
+    features = search.encode_images([picture(0)])
+    search.rank("a woman with a parasol", features)
+    (record,) = [r.message for r in caplog.records if "never seen" in r.message]
+    assert record == "this model has never seen the words a, with, parasol"
+    caplog.clear()
+    search.rank("woman", features)
+    search.rank("gender=female", features)
+    assert "never seen" not in caplog.text
+
+
+def test_a_model_whose_words_have_died_is_told_of(model, tmp_path, caplog):
+    params = flatten(model)
+    name = "clip.text.token_embedding"
+    dead = bind(model, params | {name: params[name].at[1000:2000].set(0)})
+    PersonSearch.load(save(tmp_path, dead))
+    assert "1000 of 49408 words" in caplog.text and "weight decay" in caplog.text
+    caplog.clear()
+    PersonSearch.load(save(tmp_path / "sound", model))
+    assert "exactly zero" not in caplog.text
 
 
 def test_a_picture_finds_itself(search):
