@@ -24,9 +24,8 @@ environment() {  # makes $folder/NAME with a Python, and puts it first on PATH; 
     source "$folder/$1/bin/activate"
 }
 
-install() {  # by uv, which is quicker, where it can be had
-    pip install -q uv 2>/dev/null || true
-    if command -v uv >/dev/null; then uv pip install -q "$@"; else pip install -q "$@"; fi
+install() {
+    pip install -q "$@"
 }
 
 part() {  # runs a part in a subshell, and says how long it took
