@@ -206,7 +206,8 @@ def test_label_file_of_another_dataset(shared_data, tmp_path):
 
 def test_folder_missing_empty_or_of_another_level(tmp_path):
     raw = small_pa100k(tmp_path / "raw")
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "@eaDir").mkdir(parents=True)
+    (tmp_path / "empty" / ".DS_Store").touch()
     for given, message in {
         tmp_path / "nowhere": r"nowhere: no such folder\. Unpack PA-100K so that manual_dir",
         tmp_path / "empty": r"empty: the folder is empty\. Unpack PA-100K",
@@ -215,5 +216,5 @@ def test_folder_missing_empty_or_of_another_level(tmp_path):
     }.items():
         with pytest.raises(FileNotFoundError, match=message):
             prepare("pa100k", manual_dir=given, data_dir=tmp_path / "data")
-    assert folder_contents(tmp_path / "empty") == []
+    assert folder_contents(tmp_path / "empty") == [".DS_Store", "@eaDir"]
     assert not (tmp_path / "data").exists()

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Collection, Sequence
 
 from aima_jax.data.pictures import is_picture_name
+from aima_jax.files import is_clutter
 
 
 def locate(
@@ -13,13 +14,13 @@ def locate(
     folders: Sequence[str],
     instructions: str,
 ) -> tuple[pathlib.Path, str]:
-    """Returns the dataset's root, and which of `folders` holds the pictures there.
+    """Return the dataset's root, and which of `folders` holds the pictures there.
 
     Args:
         manual_dir: where the user says that the dataset is.
         levels: the dataset's root as seen from there, the likeliest first.
         folders: names that the folder of pictures can have below the root.
-        instructions: what the user was told to do, for the message.
+        instructions: how to place the files, for the message.
 
     Raises:
         FileNotFoundError: no such folder is there, or it is empty.
@@ -29,7 +30,7 @@ def locate(
         for folder in folders:
             if _holds_pictures(manual_dir / level / folder):
                 return manual_dir / level, folder
-    found = sorted(path.name for path in manual_dir.iterdir())
+    found = sorted(path.name for path in manual_dir.iterdir() if not is_clutter(path.name))
     raise FileNotFoundError(
         f"{manual_dir}: no folder {' or '.join(folders)} with pictures here; found "
         f"{_some(found)}.{_other_level(manual_dir, folders)} {instructions}"
@@ -40,12 +41,12 @@ def require_folder(manual_dir: pathlib.Path, instructions: str) -> None:
     """FileNotFoundError unless the folder is there and holds something."""
     if not manual_dir.is_dir():
         raise FileNotFoundError(f"{manual_dir}: no such folder. {instructions}")
-    if not any(manual_dir.iterdir()):
+    if all(is_clutter(path.name) for path in manual_dir.iterdir()):
         raise FileNotFoundError(f"{manual_dir}: the folder is empty. {instructions}")
 
 
 def find_file(candidates: Sequence[pathlib.Path], instructions: str) -> pathlib.Path:
-    """Returns the first candidate that is a file; FileNotFoundError where none is."""
+    """Return the first candidate that is a file; FileNotFoundError where none is."""
     for path in candidates:
         if path.is_file():
             return path
@@ -56,7 +57,7 @@ def find_file(candidates: Sequence[pathlib.Path], instructions: str) -> pathlib.
 
 
 def picture_names(folder: pathlib.Path) -> list[str]:
-    """Returns the names of a folder's pictures, sorted; other files (Thumbs.db) do not count."""
+    """Return the names of a folder's pictures, sorted; other files (Thumbs.db) do not count."""
     return sorted(filter(is_picture_name, os.listdir(folder)))
 
 
@@ -81,7 +82,7 @@ def require_listed(listed: Collection[str], folder: pathlib.Path, label_file: pa
 
 
 def _other_level(manual_dir: pathlib.Path, folders: Sequence[str]) -> str:
-    """A hint where the dataset lies above or below the given folder."""
+    """A hint where the dataset is above or below the given folder."""
     above = manual_dir.resolve().parents[:2]
     below = (path for pattern in ("*", "*/*") for path in sorted(manual_dir.glob(pattern)))
     for place in (*above, *below):

@@ -247,7 +247,7 @@ def _build(dataset: str, place: pathlib.Path, manual_dir: pathlib.Path) -> pathl
 
     builder_class, config = _builder(dataset)
     builder = builder_class(config=config or None, data_dir=place, file_format="array_record")
-    # TFDS tells of downloads and of the temporary folder.
+    # TFDS prints about downloads and its temporary folder.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)

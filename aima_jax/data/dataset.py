@@ -98,7 +98,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A prepared dataset, as its manifest tells of it.
+    """A prepared dataset, as its manifest describes it.
 
     Attributes:
         folder: where it is.

@@ -69,7 +69,7 @@ class Peta(PersonSearchBuilder):
     BUILDER_CONFIGS = _configs()
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Unpack {_NAME} so that manual_dir holds {_IMAGES}/ with 00001.png to 19000.png, and put "
-        f"{_LABELS} beside that folder or above it; both may lie in a folder {_NAME}/."
+        f"{_LABELS} beside that folder or above it; both may be in a folder {_NAME}/."
     )
 
     @property

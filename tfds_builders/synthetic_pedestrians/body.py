@@ -12,7 +12,7 @@ import numpy as np
 from aima_jax.attributes import Description
 from tfds_builders.synthetic_pedestrians.canvas import Canvas, Color, Frame, Painter
 
-# Each named color lies between two shades.
+# Each named color is between two shades.
 _SHADES = {
     "black": ((16, 16, 19), (40, 40, 46)),
     "white": ((212, 212, 210), (246, 246, 246)),

@@ -31,7 +31,7 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """The pixels that a shape covers, and where on the shape they lie.
+    """The pixels that a shape covers, and where on the shape they are.
 
     `along` runs from its start to its end and `across` from its middle, positive to the right of a
     shape that hangs down; both in pixels, of which `scale` are a unit of the drawing. `side` is -1
@@ -80,7 +80,7 @@ class Canvas:
         """A limb from `start` to `end`: half widths evenly spaced between, ends round or flat.
 
         `right_widths` are those of the right-hand side where it differs from the left. None where
-        nothing of it lies on the canvas.
+        nothing of it is on the canvas.
         """
         a, b = frame.place(start), frame.place(end)
         length = max(abs(b - a), 1e-3)
@@ -114,7 +114,7 @@ class Canvas:
     ) -> Shape | None:
         """An ellipse with radii `radii.real` across and `radii.imag` up, turned by `turn`.
 
-        None where nothing of it lies on the canvas.
+        None where nothing of it is on the canvas.
         """
         middle = frame.place(center)
         axis = frame.unit * complex(turn).conjugate()
