@@ -6,6 +6,7 @@ Two hosts are two processes of this machine with two devices each. Twenty steps 
 float32.
 """
 
+import argparse
 import os
 import pathlib
 import shutil
@@ -98,6 +99,7 @@ def similarities(workdir):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")

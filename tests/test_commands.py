@@ -1,0 +1,100 @@
+"""Every command line of README, docs and notebook is understood, outside the checkout if it may."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from aima_jax import cli
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# run.py reads its flags and the config, and ends before anything starts.
+PARSE = """
+import sys
+sys.path.insert(0, {root!r})
+import run
+message = run.parse(["run.py", *sys.argv[1:]])
+assert not message, message
+from aima_jax.config import check
+check(run.CONFIG.value)
+"""
+
+
+def pages():
+    """Name and text of each page."""
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        if path.name != "CHANGELOG.md":  # it names what was, too
+            yield path.name, path.read_text(encoding="utf-8")
+    notebook = json.loads((ROOT / "notebooks" / "search.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            text = "".join(f"`{line}`\n" for line in re.findall(r"^[!%](.*)", text, re.MULTILINE))
+        yield "search.ipynb", text
+
+
+def commands():
+    """Every command line, with the page that it is on."""
+    found = {}
+    for page, text in pages():
+        fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        blocks = [block for language, block in fenced if not language]
+        spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+        for line in (*"\n".join(blocks).splitlines(), *spans):
+            for part in line.split("&&"):
+                words = shlex.split(part, comments=True) if part.count("'") % 2 == 0 else []
+                while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # an environment variable
+                    words = words[1:]
+                if words and words[0] in ("python", "aima", "pip", "pytest") and words[1:]:
+                    found.setdefault(tuple(words), page)
+    return [pytest.param(words, id=f"{page}: {' '.join(words)}") for words, page in found.items()]
+
+
+def test_there_are_commands():
+    assert len(commands()) >= 20
+
+
+@pytest.mark.parametrize("words", commands())
+def test_a_command_is_understood(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = words
+    if program == "aima" and arguments[0] in cli._COMMANDS:
+        called = []
+        monkeypatch.setattr(f"{cli._COMMANDS[arguments[0]][0]}.run", called.append)
+        assert cli.main(arguments) == 0
+        assert len(called) == 1
+    elif program == "pip":
+        (extras,) = {word for word in arguments if word.startswith(".")} or {"."}
+        names = re.findall(r"\w+", extras)
+        text = (ROOT / "setup.cfg").read_text()
+        assert all(re.search(rf"^{name} =$", text, re.MULTILINE) for name in names)
+    elif program == "pytest":
+        assert importlib.util.find_spec("xdist") or "-n" not in arguments
+    elif arguments[0] == "run.py":
+        fields = [word.replace("=configs", f"={ROOT}/configs") for word in arguments[1:]]
+        fields = [re.sub(r"(seed)=S$", r"\1=0", word) for word in fields]
+        run(["-c", PARSE.format(root=str(ROOT)), *fields])
+    elif arguments[:2] == ["-m", "pytest"]:
+        assert all((ROOT / name).exists() for name in arguments[2:] if not name.startswith("-"))
+    elif arguments[0] == "-m":
+        assert importlib.util.find_spec(arguments[1]), arguments[1]
+    else:
+        shown = run([str(ROOT / arguments[0]), "--help"])
+        flags = {word.split("=")[0] for word in arguments if word.startswith("--")}
+        assert all(flag in shown for flag in flags), flags
+
+
+def run(arguments):
+    """Runs Python outside the checkout, and returns what it printed."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
