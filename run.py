@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
     import jax
 
     from aima_jax import distributed, evaluation, training
+    from aima_jax.allocation import keep_memory
 
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
@@ -53,6 +54,8 @@ def main(argv: list[str]) -> int:
         distributed.start(
             COORDINATOR.value, PROCESSES.value, PROCESS.value, deterministic=config.deterministic
         )
+        if jax.default_backend() == "cpu":
+            keep_memory()
         with distributed.report_lost_hosts():
             if MODE.value == "replay":
                 training.replay(config, workdir)

@@ -26,6 +26,9 @@ class Platform:
         return {"xla_gpu_enable_triton_gemm": False} if self.kind == "cuda" else {}
 
 
+CPU = Platform("cpu")
+
+
 def platform_of(mesh: Mesh) -> Platform:
     """Looks at the devices of a mesh; nothing else in this package does."""
     device = mesh.devices.flat[0]

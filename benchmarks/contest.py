@@ -2,11 +2,9 @@
 
 import importlib
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from unittest import mock
 
 Answer = dict[str, Any]
 
@@ -45,15 +43,13 @@ class Contender:
     Args:
         place: "module:function"; the function gets the arguments and returns what is to be done at
             each turn, which returns an answer. The process imports nothing of the others.
-        environment: variables that the process has beside ours.
     """
 
-    def __init__(self, place: str, *, environment: Mapping[str, str] | None = None, **arguments):
+    def __init__(self, place: str, **arguments):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(place, arguments, theirs), daemon=True)
-        with mock.patch.dict(os.environ, environment or {}):
-            self._process.start()
+        self._process.start()
         theirs.close()
         self._connection.recv()
 

@@ -20,8 +20,6 @@ import tempfile
 import numpy as np
 from contest import Contender, do_once
 
-from aima_jax.allocation import KEEPING_MEMORY
-
 
 def main() -> None:
     """Runs the benchmark."""
@@ -36,12 +34,10 @@ def main() -> None:
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before the start")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        do_once("ours:leave_encoding", batch=args.batch, folder=folder)
+        do_once("ours:write_encoding", batch=args.batch, folder=folder)
         options = {"dtype": args.dtype}
         with (
-            Contender(
-                "ours:encoding", batch=args.batch, environment=KEEPING_MEMORY, **options
-            ) as ours,
+            Contender("ours:encoding", batch=args.batch, **options) as ours,
             Contender("peer:encoding", folder=folder, **options) as theirs,
         ):
             contenders = {"ours": ours, "transformers": theirs}

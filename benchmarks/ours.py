@@ -6,27 +6,29 @@ import pathlib
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from aima_jax.evaluation.encode import Encoder
 from contest import Answer, clear_peak, host_peak, matmul_rate
 from flax import nnx
 from safetensors.numpy import save_file
 
-from aima_jax.allocation import give_back_memory
+from aima_jax.allocation import keep_memory
 from aima_jax.convert.layouts import HUGGING_FACE, Row, entries_of, irra
+from aima_jax.evaluation.encoder import Encoder
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig
 from aima_jax.models.config import OPENAI_MEAN, OPENAI_STD
-from aima_jax.parameters import Parameters, flatten
+from aima_jax.parameters import Parameters, flatten, statistic_names
 from aima_jax.pixels import normalize
-from aima_jax.platform import platform_of
+from aima_jax.platform import Platform, platform_of
 from aima_jax.sharding import make_mesh
 from aima_jax.text import PromptTemplate, build_text_table
+from aima_jax.training.objective import Metrics, Objective
 from aima_jax.training.optimizer import make_optimizer, match_rules
-from aima_jax.training.step import CategoryTable, Objective, TrainState, draw, make_train_step
+from aima_jax.training.step import CategoryTable, TrainState, draw, make_train_step
 from configs import market1501
 from tfds_builders.market1501_attribute.schema import SCHEMA as market1501_schema
 from tfds_builders.market1501_attribute.wording import WORDING
@@ -35,17 +37,16 @@ CATEGORIES = 500  # about as many as Market-1501's training people have
 CHECKED_STEPS = 2  # whose rows the peer gets
 
 
-def training_step(
-    batch: int, micro_batch: int, dtype: str, remat: str, length: int, steps: int
-) -> Callable[[], Answer]:
-    """Makes our step ready; after those that are compared, a turn is so many steps."""
-    settings, platform = market1501.get_config(), platform_of(make_mesh())
-    config = model_config(dtype, remat)
-    params = initial_parameters(config)
-    table, rows = jax.device_put((draw_categories(length), draw_batch(batch)))
+def make_step(
+    config: AIMAConfig, platform: Platform, *, micro_batches: int = 1
+) -> tuple[Callable[..., tuple[TrainState, Metrics]], Callable[[Parameters], TrainState]]:
+    """The step of configs/market1501.py, to be jitted, and the state before it from parameters."""
+    settings = market1501.get_config()
+    skeleton = nnx.eval_shape(partial(create, config, platform))
     schedule = optax.constant_schedule(settings.optimizer.learning_rate)
+    trainable = frozenset(flatten(skeleton)) - statistic_names(skeleton)
     optimizer = make_optimizer(
-        params,
+        sorted(trainable),
         settings.optimizer.rules,
         schedule,
         beta1=settings.optimizer.beta1,
@@ -53,35 +54,39 @@ def training_step(
         epsilon=settings.optimizer.epsilon,
         gradient_clip=0.0,
     )
-    trainable = frozenset(params)
-    objective = Objective.from_config(settings)
     step = make_train_step(
-        nnx.eval_shape(partial(create, config)),
+        skeleton,
         optimizer,
-        objective,
+        Objective.from_config(settings),
         trainable=trainable,
         schedule=schedule,
         augmentation=settings.augment.to_dict(),
         seed=0,
-        micro_batches=batch // micro_batch,
+        micro_batches=micro_batches,
         platform=platform,
     )
-    state = jax.jit(
-        lambda params: TrainState.create(params, optimizer, trainable), donate_argnums=0
-    )(params)
-    del params
+    return step, partial(TrainState.create, optimizer=optimizer, trainable=trainable)
+
+
+def training_step(
+    batch: int, micro_batch: int, dtype: str, remat: str, length: int, steps: int
+) -> Callable[[], Answer]:
+    """Makes our step ready; after those that are compared, a turn is so many steps."""
+    keep_memory()
+    config, platform = model_config(dtype=dtype, remat=remat), platform_of(make_mesh())
+    step, create_state = make_step(config, platform, micro_batches=batch // micro_batch)
+    params = jax.block_until_ready(flatten(create(config, platform)))
+    state = jax.jit(create_state, donate_argnums=0)(params)
+    table, rows = jax.device_put((draw_categories(length), draw_batch(batch)))
     clear_peak()
     start = time.perf_counter()
-    step = jax.jit(step, donate_argnums=0, compiler_options=platform.compiler_options())
-    compiled = step.lower(state, rows, table).compile()
-    compiling = time.perf_counter() - start
-    jax.clear_caches()  # as the training loop does
-    give_back_memory()
+    compiled = jax.jit(step, donate_argnums=0).lower(state, rows, table).compile()
+    names = list(Objective.from_config(market1501.get_config()).weights)
     answer = {
         "device": jax.devices()[0].device_kind,
-        "compiling": compiling,
+        "compiling": time.perf_counter() - start,
         "XLA FLOPs": compiled.cost_analysis()["flops"],
-        "FLOPs": count_flops(config, batch, table.tokens.shape[-1], settings.mask_capacity),
+        "FLOPs": count_flops(config, batch, table.tokens.shape[-1]),
     }
 
     taken = 0
@@ -95,36 +100,32 @@ def training_step(
         metrics = jax.device_get(metrics)
         seconds = (time.perf_counter() - start) / count
         taken += count
-        losses = [float(metrics[name]) for name in objective.weights]
+        losses = [float(metrics[name]) for name in names]
         return answer | {"seconds": seconds, "losses": losses, "bytes": jax_peak()}
 
     return take_steps
 
 
-def leave_training(batch: int, length: int, folder: pathlib.Path) -> None:
-    """Leaves the peer our weights, and the rows of the steps that are compared."""
+def write_training(batch: int, length: int, folder: pathlib.Path) -> None:
+    """Writes our weights for the peer, and the rows of the steps that are compared."""
     settings = market1501.get_config()
-    leave_model(folder)
+    write_model(folder)
     table, rows = jax.device_put((draw_categories(length), draw_batch(batch)))
+    augmentation = settings.augment.to_dict() | {"mean": OPENAI_MEAN, "std": OPENAI_STD}
     for step in range(CHECKED_STEPS):
         key = jax.random.fold_in(jax.random.key(0), step)
-        augmentation = settings.augment.to_dict() | {"mean": OPENAI_MEAN, "std": OPENAI_STD}
         drawn = draw(key, rows, table, Objective.from_config(settings), augmentation)
         np.savez(folder / f"rows-{step}.npz", **jax.device_get(drawn))
 
 
-def create(config: AIMAConfig) -> AIMA:
+def create(config: AIMAConfig, platform: Platform | None = None) -> AIMA:
     """The same model in every process."""
-    return AIMA(config, rngs=nnx.Rngs(0), platform=platform_of(make_mesh()))
+    return AIMA(config, rngs=nnx.Rngs(0), platform=platform)
 
 
-def initial_parameters(config: AIMAConfig) -> Parameters:
-    """The parameters of `create`."""
-    return jax.block_until_ready(flatten(create(config)))
-
-
-def model_config(dtype: str, remat: str = "none") -> AIMAConfig:
-    clip = CLIPConfig.preset("ViT-B/16", image_size=(384, 128), dtype=dtype, remat=remat)
+def model_config(name: str = "ViT-B/16", **options: Any) -> AIMAConfig:
+    """A preset for pictures of 384×128 pixels."""
+    clip = CLIPConfig.preset(name, image_size=(384, 128), **options)
     return AIMAConfig(clip, num_categories=CATEGORIES)
 
 
@@ -158,10 +159,10 @@ def draw_batch(size: int) -> dict[str, np.ndarray]:
     }
 
 
-def leave_model(folder: pathlib.Path) -> None:
+def write_model(folder: pathlib.Path) -> None:
     """Writes our weights under the peer's names, the model's shape and the optimizer's groups."""
-    config, optimizer = model_config("float32"), market1501.get_config().optimizer
-    params = initial_parameters(config)
+    config, optimizer = model_config(), market1501.get_config().optimizer
+    params = flatten(create(config))
     clip = (
         Row(f"clip.{row.theirs}", tuple(f"clip.{name}" for name in row.ours), row.axes)
         for row in HUGGING_FACE
@@ -184,7 +185,7 @@ def leave_model(folder: pathlib.Path) -> None:
     (folder / "task.json").write_text(json.dumps(task))
 
 
-def count_flops(config: AIMAConfig, batch: int, tokens: int, positions: int) -> float:
+def count_flops(config: AIMAConfig, batch: int, tokens: int) -> float:
     """Model FLOPs of a training step: two for a multiplication and its addition.
 
     Forward, `layers` blocks of width w with an MLP of width m over B sequences of n tokens take
@@ -196,6 +197,7 @@ def count_flops(config: AIMAConfig, batch: int, tokens: int, positions: int) -> 
     need no gradient. What is computed again (remat, micro-batches) does not count.
     """
     clip, dim, depth = config.clip, config.clip.dim, config.fusion_depth
+    positions = market1501.get_config().mask_capacity
     rows, columns = clip.vision.grid(clip.image_size)
     seen = 1 + rows * columns
 
@@ -218,6 +220,7 @@ def count_flops(config: AIMAConfig, batch: int, tokens: int, positions: int) -> 
 
 def matmul() -> Callable[[], Answer]:
     """Makes a square product ready, in the type that training computes in."""
+    keep_memory()
     on_cpu = jax.default_backend() == "cpu"
     size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)
@@ -232,9 +235,9 @@ def matmul() -> Callable[[], Answer]:
     return lambda: matmul_rate(size, multiply)
 
 
-def platform() -> Callable[[], Answer]:
-    """Tells what JAX works on."""
-    return lambda: {"platform": jax.default_backend()}
+def kind() -> Callable[[], Answer]:
+    """Tells what JAX computes on."""
+    return lambda: {"kind": jax.default_backend()}
 
 
 def jax_peak() -> int:
@@ -245,30 +248,24 @@ def jax_peak() -> int:
 
 def encoding(batch: int, dtype: str) -> Callable[[], Answer]:
     """Makes the encoding of a gallery ready; it returns the features as well."""
-    config = model_config(dtype)
-    params = initial_parameters(config)
-    rows = {
-        "input": draw_batch(batch)["image"],
-        "index": np.arange(batch),
-        "mask": np.ones(batch, bool),
-    }
-    skeleton = nnx.eval_shape(partial(create, config))
+    keep_memory()
     mesh = make_mesh(devices=jax.devices()[:1])
-    encoder = Encoder(skeleton, mesh, batch_size=batch, threads=1)
-    give_back_memory()  # of drawing the parameters
+    model = create(model_config(dtype=dtype), platform_of(mesh))
+    params, images = flatten(model), draw_batch(batch)["image"]
+    encoder = Encoder(model, mesh, batch_size=batch)
     clear_peak()
 
     def once() -> Answer:
         start = time.perf_counter()
-        features = encoder._collect(encoder._images, params, [rows], batch)
+        features = np.stack(list(encoder.pictures(params, images)))
         seconds = time.perf_counter() - start
         return {"seconds": seconds, "bytes": jax_peak(), "features": features}
 
     return once
 
 
-def leave_encoding(batch: int, folder: pathlib.Path) -> None:
-    """Leaves the peer our weights, and the pictures as it takes them."""
-    leave_model(folder)
+def write_encoding(batch: int, folder: pathlib.Path) -> None:
+    """Writes our weights for the peer, and the pictures as it takes them."""
+    write_model(folder)
     images = normalize(draw_batch(batch)["image"], OPENAI_MEAN, OPENAI_STD)
     np.savez(folder / "pictures.npz", images=np.asarray(images))

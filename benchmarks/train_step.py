@@ -14,7 +14,7 @@ compiled, under autocast to bfloat16, and Adam is one kernel; on a CPU it is as 
 
 Both take turns, each in a process of its own; the median of the turns after the first two counts.
 A turn is a step, but on a GPU eight, of which the last is waited for, as training loops do.
-Ours has the allocator's settings that run.py gives it (`aima_jax.allocation`).
+Ours sets the allocator as run.py does (`aima_jax.allocation`).
 Memory is the highest resident set of the process from its first step on, libraries and compiling
 included; on a GPU it is the device's. The peer compiles, where it does, during its first step.
 FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands beside them, which
@@ -34,8 +34,6 @@ import statistics
 import tempfile
 
 from contest import Contender, do_once
-
-from aima_jax.allocation import KEEPING_MEMORY
 
 LOSSES = ("InfoNCE", "SDM", "ID", "MAP", "A-IoU IMC")
 SWEEP = (64, 128, 256, 512, 1024)  # of an accelerator
@@ -58,7 +56,7 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
     with contextlib.ExitStack() as stack:
         if not args.alone:
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            do_once("ours:leave_training", batch=batch, length=args.length, folder=folder)
+            do_once("ours:write_training", batch=batch, length=args.length, folder=folder)
         ours = Contender(
             "ours:training_step",
             batch=batch,
@@ -67,7 +65,6 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
             remat=args.remat,
             length=args.length,
             steps=args.steps,
-            environment=KEEPING_MEMORY,
         )
         contenders = {"ours": stack.enter_context(ours)}
         if not args.alone:
@@ -100,7 +97,7 @@ def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]
 def matmul_rates(args: argparse.Namespace) -> dict[str, float]:
     """FLOP/s of the product, in turns; its memory would count as the step's in one process."""
     with contextlib.ExitStack() as stack:
-        ours = Contender("ours:matmul", environment=KEEPING_MEMORY)
+        ours = Contender("ours:matmul")
         contenders = {"ours": stack.enter_context(ours)}
         if not args.alone:
             contenders["PyTorch"] = stack.enter_context(Contender("peer:matmul"))
@@ -171,8 +168,8 @@ def main() -> None:
     # Both share one GPU, so that ours may not take three quarters of it at the start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before the start")
-    with Contender("ours:platform") as probe:  # ends before another process wants the device
-        on_cpu = probe.turn()["platform"] == "cpu"
+    with Contender("ours:kind") as probe:  # ends before another process wants the device
+        on_cpu = probe.turn()["kind"] == "cpu"
     args.dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
     args.steps = 1 if on_cpu else 8
     found = {}

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from aima_jax.models.backward import look_up
 from aima_jax.models.config import CLIPConfig, Dtype, TransformerConfig, ViTConfig
 from aima_jax.models.layers import Block, LayerNorm, Linear, apply_blocks, normal
 from aima_jax.models.positions import resize_positions
@@ -30,24 +29,13 @@ class PatchEmbedding(nnx.Module):
     def __call__(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch rows columns channels"]:
-        kernel = self.kernel[...].astype(self.dtype)
-        images = images.astype(self.dtype)
-        size = kernel.shape[0]
-        if size != self.stride:
-            return jax.lax.conv_general_dilated(
-                images,
-                kernel,
-                window_strides=(self.stride, self.stride),
-                padding="VALID",
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-        # Patches that do not overlap need only one matrix product.
-        batch, height, width, _ = images.shape
-        rows, columns = height // size, width // size
-        patches = images[:, : rows * size, : columns * size]
-        patches = patches.reshape(batch, rows, size, columns, size, 3).swapaxes(2, 3)
-        tokens = patches.reshape(batch * rows * columns, -1) @ kernel.reshape(-1, kernel.shape[-1])
-        return tokens.reshape(batch, rows, columns, -1)
+        return jax.lax.conv_general_dilated(
+            images.astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding="VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
 
 
 class VisionTransformer(nnx.Module):
@@ -129,7 +117,7 @@ class TextTransformer(nnx.Module):
         length, context = tokens.shape[1], self.config.text.context_length
         if length > context:
             raise ValueError(f"sentences of {length} tokens; the text encoder takes {context}")
-        embedded = look_up(self.token_embedding[...], tokens) + self.position_embedding[:length]
+        embedded = self.token_embedding[tokens] + self.position_embedding[:length]
         return embedded.astype(self.config.dtype)
 
     def __call__(self, tokens: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens dim"]:
@@ -154,7 +142,6 @@ def make_blocks(
     block = partial(
         Block,
         shape,
-        activation=shape.activation,
         causal=causal,
         dtype=config.dtype,
         rngs=rngs,
