@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aima_jax.models.layers import _attention_by_head, attention
+from aima_jax.models.attention import attention
 from aima_jax.platform import platform_of
 from aima_jax.sharding import make_mesh
 
@@ -40,7 +40,7 @@ def test_attention_by_cudnn_is_the_same_but_for_rounding(form, tokens):
     )
     assert "fmha" in program
     with jax.default_matmul_precision("highest"):
-        _, expected = value_and_gradients(_attention_by_head, jnp.float32)
+        _, expected = value_and_gradients(attention, jnp.float32)
     for ours, reference in zip(actual, expected, strict=True):
         difference = np.abs(np.asarray(ours, np.float32) - reference)
         assert difference.max() < 0.01 * np.abs(reference).max()
