@@ -166,7 +166,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, config, tmp_path, monk
 
 
 def test_a_killed_run_ends_as_one_left_in_peace(finished, data_dir, tmp_path):
-    """Two kills of many: `python tests/kill_runs.py` kills at random moments."""
+    """Two kills of many: `python tests/tools/kill_runs.py` kills at random moments."""
     command = kill_runs.command(tmp_path / "run", data_dir)
     for moment in (kill_runs.SAVING, kill_runs.EVALUATING):
         assert kill_runs.killed(command, tmp_path / "run", moment._replace(seconds=0.1))
@@ -177,7 +177,7 @@ def test_a_killed_run_ends_as_one_left_in_peace(finished, data_dir, tmp_path):
 def test_a_host_that_dies_stops_the_other_and_one_process_goes_on(
     finished, config, data_dir, tmp_path
 ):
-    """`python tests/host_runs.py` compares whole runs on two hosts."""
+    """`python tests/tools/host_runs.py` compares whole runs on two hosts."""
     workdir = tmp_path / "run"
     command = kill_runs.command(workdir, data_dir)
     host, output, _ = host_runs.lose_a_host(command, workdir, devices=1)

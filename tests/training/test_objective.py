@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from test_step import NO_AUGMENTATION, Setup, objective, only
+from steps import NO_AUGMENTATION, Setup, objective, only
 
 from aima_jax.config import check
 from aima_jax.evaluation.report import write_report

@@ -7,7 +7,7 @@ import sys
 
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 DATASET = {
     "tfds_builders/toys/__init__.py": """

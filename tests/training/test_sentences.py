@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from test_step import NO_AUGMENTATION, Setup, objective
+from steps import NO_AUGMENTATION, Setup, objective
 
 from aima_jax.sharding import make_mesh
 from aima_jax.text import Variation

@@ -1,6 +1,6 @@
 """Kills tiny runs at random moments, resumes them, and compares them with one left in peace.
 
-    python tests/kill_runs.py --kills=24 --seed=0
+    python tests/tools/kill_runs.py --kills=24 --seed=0
 
 A run trains eight steps with saves and validations between them, and evaluates. It is killed by
 SIGKILL while it starts, steps, saves or evaluates, again and again until it ends by itself. Then
@@ -28,7 +28,7 @@ from aima_jax import checkpoint
 from aima_jax.parameters import flatten
 from aima_jax.workdir import read_metrics
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATASET = "synthetic_pedestrians/train64-val16-test32-seed0"
 STEPS = 8
 FLAGS = {

@@ -1,6 +1,6 @@
 """Trains one run on one device, on eight and on two hosts, and compares what comes out.
 
-    python tests/host_runs.py
+    python tests/tools/host_runs.py
 
 Two hosts are two processes of this machine with two devices each. Twenty steps are taken, in
 float32.

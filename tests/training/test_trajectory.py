@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_step import Setup, objective
+from steps import Setup, objective
 
 from aima_jax.convert import load_irra
 from aima_jax.parameters import flatten

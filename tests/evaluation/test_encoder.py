@@ -1,7 +1,6 @@
 """Features of a split are the same on one device, many and two hosts, however its end falls."""
 
 import os
-import pathlib
 import socket
 import subprocess
 import sys
@@ -9,18 +8,16 @@ import sys
 import jax
 import numpy as np
 import pytest
+from encoding import SENTENCES, features_on_all_devices
 from flax import nnx
-from test_data_pipeline import make_split
-from test_step import SIZE, small_model
+from splits import make_split
+from steps import SIZE, small_model
 
 from aima_jax.data import evaluation_batches
 from aima_jax.evaluation.encoder import Encoder
 from aima_jax.models import AIMA
 from aima_jax.parameters import flatten
 from aima_jax.sharding import make_mesh
-from aima_jax.text import tokenize
-
-SENTENCES = tokenize([f"A {word} coat." for word in ("red", "blue", "long", "black", "green")])
 
 
 def test_every_device_count_gives_the_same_features():
@@ -53,19 +50,10 @@ HOST = """
 import sys
 import jax, numpy as np
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-import test_evaluation_encoder as tests
+import encoding
 assert jax.device_count() == 2 * jax.local_device_count()
-np.savez(sys.argv[3], *tests.features_on_all_devices())
+np.savez(sys.argv[3], *encoding.features_on_all_devices())
 """
-
-
-def features_on_all_devices():
-    model = AIMA(small_model(), rngs=nnx.Rngs(0))
-    params, encoder = flatten(model), Encoder(model, batch_size=12)
-    sentences = encoder.sentences(params, SENTENCES)
-    pixels = evaluation_batches(make_split(15), batch_size=15, image_size=SIZE)
-    pictures = list(encoder.pictures(params, next(pixels)["image"]))
-    return encoder.split(params, make_split(15), SIZE), sentences, np.stack(pictures)
 
 
 @pytest.mark.slow
@@ -73,8 +61,7 @@ def test_two_hosts_encode_as_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-    tests = pathlib.Path(__file__).resolve().parent
-    path = os.pathsep.join(map(str, (tests.parent, tests)))
+    path = os.pathsep.join(sys.path)
     flags = "--xla_force_host_platform_device_count=2"
     files = [tmp_path / f"{host}.npz" for host in range(2)]
     hosts = [

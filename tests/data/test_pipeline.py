@@ -1,63 +1,16 @@
 """A batch is a function of seed and step, whoever makes it and wherever the run started."""
 
-import io
 import itertools
+import os
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from splits import SIZE, Reads, batches, make_split
 
-from aima_jax.attributes import AttributeSchema, Group
-from aima_jax.data import Split, TrainBatches, decode_all, evaluation_batches
-
-SIZE = (4, 2)
-
-
-def grey(value):
-    data = io.BytesIO()
-    Image.new("L", (3, 5), value).save(data, "PNG")
-    return data.getvalue()
-
-
-def make_split(count, pictures=None):
-    """A split in memory; picture i is grey of value i."""
-    return Split(
-        dataset="greys",
-        split="train",
-        schema=AttributeSchema("greys", (Group("dark", "flag"),)),
-        wording=None,
-        traits={},
-        attributes=np.zeros((count, 1), np.uint8),
-        identity=np.full(count, -1, np.int32),
-        camera=np.full(count, -1, np.int32),
-        filename=np.array([f"greys/{i}.png" for i in range(count)]),
-        checksum="",
-        _pictures=pictures or [grey(i) for i in range(count)],
-        _records=np.arange(count),
-    )
-
-
-class Reads:
-    """Pictures that keep a list of which were read, and take their time."""
-
-    def __init__(self, count, seconds=0.0, bad=()):
-        self.pictures = [b"damaged" if i in bad else grey(i) for i in range(count)]
-        self.seconds = seconds
-        self.read = []
-
-    def __getitem__(self, index):
-        time.sleep(self.seconds)
-        self.read.append(index)
-        return self.pictures[index]
-
-
-def batches(count=53, *, split=None, **changes):
-    options = {"batch_size": 12, "image_size": SIZE, "seed": 5, "epochs": 3} | changes
-    return TrainBatches(split or make_split(count), 100 + np.arange(count), **options)
+from aima_jax.data import decode_all, evaluation_batches
 
 
 def same(a, b):
@@ -176,13 +129,16 @@ def test_leaving_early_ends_the_threads():
 def test_the_interpreter_exits_while_batches_are_in_the_making():
     program = """
 import sys
-sys.path.insert(0, "tests")
-from test_data_pipeline import Reads, batches, make_split
+from splits import Reads, batches, make_split
 kept = iter(batches(split=make_split(53, Reads(53, seconds=0.01)), epochs=1000))
 next(kept)
 sys.exit(75)
 """
-    assert subprocess.run([sys.executable, "-c", program], timeout=300).returncode == 75
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path}, timeout=300
+    )
+    assert done.returncode == 75
 
 
 def test_waiting_is_counted():
