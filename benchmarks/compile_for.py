@@ -16,6 +16,7 @@ taken, and for a GPU nothing.
 import argparse
 import os
 import time
+from collections.abc import Sequence
 
 # Before JAX is imported: libtpu asks the cloud for its TPU else, and JAX the driver for a GPU.
 os.environ |= {
@@ -104,7 +105,12 @@ def compile_step(args: argparse.Namespace, mesh: Mesh) -> tuple[jax.stages.Compi
             shardings,
         )
 
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(where, replicated(mesh)))
+    jitted = jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(where, replicated(mesh)),
+        compiler_options=platform_of(mesh).compiler_options(),
+    )
     start = time.perf_counter()
     lowered = jitted.lower(
         place(state, where),
@@ -120,8 +126,8 @@ def compile_step(args: argparse.Namespace, mesh: Mesh) -> tuple[jax.stages.Compi
     return compiled, ours.count_flops(config, args.batch, table.tokens.shape[-1])
 
 
-def main() -> None:
-    """Compiles and prints."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the flags."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -132,11 +138,16 @@ def main() -> None:
     parser.add_argument("--remat", choices=("none", "dots", "full"), default="none")
     parser.add_argument("--model", default="ViT-B/16", help="a preset")
     parser.add_argument("--unrolled", action="store_true", help="every layer compiled")
-    args = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Compile and print."""
+    args = parse()
     try:
         mesh = make_mesh(fsdp=args.fsdp, devices=devices_of(args.topology))
     except ValueError as error:
-        parser.error(str(error))
+        raise SystemExit(str(error)) from None
     gib, rate = DEVICES[args.topology.partition(":")[0]]
     device = mesh.devices.flat[0]
     print(f"{mesh.size} × {device.device_kind}, a batch of {args.batch}: {args.model}", flush=True)

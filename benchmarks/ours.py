@@ -80,12 +80,15 @@ def training_step(
     table, rows = jax.device_put((draw_categories(length), draw_batch(batch)))
     clear_peak()
     start = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state, rows, table).compile()
+    options = platform.compiler_options()
+    jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
+    compiled = jitted.lower(state, rows, table).compile()
     names = list(Objective.from_config(market1501.get_config()).weights)
     answer = {
         "device": jax.devices()[0].device_kind,
         "compiling": time.perf_counter() - start,
         "XLA FLOPs": compiled.cost_analysis()["flops"],
+        "temporary": compiled.memory_analysis().temp_size_in_bytes,
         "FLOPs": count_flops(config, batch, table.tokens.shape[-1]),
     }
 
