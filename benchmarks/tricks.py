@@ -68,9 +68,11 @@ def training_step(without: str, batch: int) -> Callable[[], Answer]:
 def measure(name: str, batch: int, rounds: int) -> dict[str, Answer]:
     """Take steps in turn with and without a trick."""
     place = "tricks:training_step"
-    with Contender(place, without="", batch=batch) as with_it:
-        with Contender(place, without=name, batch=batch) as without:
-            turns = [(with_it.turn(), without.turn()) for _ in range(1 + rounds)]
+    with (
+        Contender(place, without="", batch=batch) as with_it,
+        Contender(place, without=name, batch=batch) as without,
+    ):
+        turns = [(with_it.turn(), without.turn()) for _ in range(1 + rounds)]
     return {
         form: {
             "seconds": statistics.median(answer["seconds"] for answer in answers[1:]),
@@ -128,7 +130,7 @@ def main() -> None:
             found = count(args.topology, name, args.batch)
         else:
             found = measure(name, args.batch, args.rounds)
-        print(f"{name}: {TRICKS[platform][name]}")
+        print(f"{name}: {tricks[name]}")
         for unit, value in found["with"].items():
             plain = found["without"][unit]
             ratio = f"{value / plain:.2f} ×" if plain else ""
