@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 Value = np.ndarray | str | list | dict
 
 _HEADER = 128
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # behind the header of a file of v7.3
 _BYTE_ORDERS = {b"IM": "<", b"MI": ">"}
 _MAX_BYTES = 2**27  # twenty times what the largest of the real files inflates to
 _MAX_DEPTH = 16
@@ -41,6 +42,11 @@ def read(path: pathlib.Path) -> dict[str, Value]:
         ValueError: it is damaged, or not a MATLAB file of level 5.
     """
     data = path.read_bytes()
+    if data.startswith(_HDF5, 512):
+        raise ValueError(
+            "it is of MATLAB v7.3; in MATLAB, S = load('FILE'); save('FILE', '-struct', 'S', "
+            "'-v7') makes it one of v7"
+        )
     order = _BYTE_ORDERS.get(data[_HEADER - 2 : _HEADER])
     if order is None or data[124:126] != (b"\x00\x01" if order == "<" else b"\x01\x00"):
         raise ValueError("it does not begin as a MATLAB file of level 5")

@@ -1,12 +1,14 @@
 """What the builders share: the features of a record, and the way from a dataset's files to records.
 
 A builder of a dataset says which schema its attributes have and gives the records of each split, in
-order. The bytes of a picture are stored as they are, after they were decoded once.
+order. The bytes of a picture are stored as they are, after they were decoded once; those of a BMP
+become PNG, without loss.
 """
 
 import abc
 import dataclasses
 import functools
+import io
 import itertools
 import pathlib
 import sys
@@ -38,7 +40,7 @@ class Record:
 
     Attributes:
         filename: path below the dataset's root, in POSIX form.
-        image: a JPEG or PNG picture, as bytes or as the file that holds them.
+        image: a JPEG, PNG or BMP picture, as bytes or as the file that holds them.
         attributes: the bits of the builder's schema.
         identity: who it is, as the dataset numbers people; -1 where it does not.
         camera: which camera took it, likewise.
@@ -179,10 +181,16 @@ def _example(record: Record) -> dict[str, Any]:
             raise FileNotFoundError(
                 f"{name}: the label file lists this picture; it is missing"
             ) from None
+    is_bmp = image.startswith(b"BM")
+    formats = (*RECORD_FORMATS, "BMP") if is_bmp else RECORD_FORMATS
     try:
-        open_picture(image, name=name, formats=RECORD_FORMATS)
+        picture = open_picture(image, name=name, formats=formats)
     except ValueError as error:
         raise ValueError(f"{error}; unpack or download it again") from error
+    if is_bmp:
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        image = file.getvalue()
     return {
         "image": image,
         "attributes": np.asarray(record.attributes, np.uint8),

@@ -91,6 +91,7 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
             GalleryLabels(category, split.identity, split.camera, split.filename),
             whole,
             traits=split.traits,
+            attributes=(queries, split.attributes),
             seen=np.array([bits.tobytes() in trained for bits in queries]),
             posterior=lambda cosines: bank.whole(cosines, normaliser),
         )
@@ -172,13 +173,14 @@ def results_table(results: Mapping[str, Any]) -> str:
     protocols = results["protocols"]
     step, chosen = results["step"], results["checkpoint"].get("chosen_by", "")
     lines = [f"{results['dataset']} {results['split']}, checkpoint of step {step} ({chosen}), in %"]
-    lines.append(title("protocol", METRICS))
+    columns = (*METRICS, "mADM") if "upar" in protocols else METRICS
+    lines.append(title("protocol", columns))
     for name in filter(protocols.get, AVERAGE_PRECISION):
-        lines.append(line(name, protocols[name]))
+        lines.append(line(name, protocols[name], columns))
         for part in ("seen", "unseen", "posterior"):
             if protocols[name].get(part):
-                lines.append(line(f"  {part}", protocols[name][part]))
-    lines.append(line("random ranking", results["random"]))
+                lines.append(line(f"  {part}", protocols[name][part], columns))
+    lines.append(line("random ranking", results["random"], columns))
     if "partial" in protocols:
         columns = ("R1", "P10", "mAP")
         lines += ["", title("groups said", columns)]

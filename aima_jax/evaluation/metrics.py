@@ -110,6 +110,47 @@ def query_metrics(
     return metrics
 
 
+def ranked_in_order(
+    scores: Float[np.ndarray, "gallery"],
+    relevant: Int[np.ndarray, "images"],
+    distances: Float[np.ndarray, "gallery"],
+) -> tuple[Int[np.ndarray, "images"], float]:
+    """Return what protocol `upar` counts of one query: irrelevant images above, and its ADM.
+
+    Equal scores keep the gallery's order, as in the challenge's stable sort. The attribute distance
+    metric (ADM) is the mean, over the ranks r of the relevant images, of the mean worth of the
+    first r images. With d the distances, S their sum and m their minimum over N images, an image is
+    worth max(0, S - N·d) / (S - N·m), and 1 where S = N·m: whole numbers until the last division.
+
+    Args:
+        scores: of one query; higher is better.
+        relevant: indices of the relevant images, ascending.
+        distances: bits in which each image differs from the query.
+
+    Returns:
+        The number of irrelevant images ranked before each relevant one, ascending; and ADM, NaN
+        where no image is relevant.
+    """
+    if not len(relevant):
+        return np.zeros(0, np.int64), float("nan")
+    order = relevant[np.argsort(-scores[relevant], kind="stable")]
+    keys, all_keys = -scores[order], -scores
+    # Which is the first relevant image that is ranked as high as an image, or below it.
+    place = np.searchsorted(keys, all_keys)
+    tied = np.flatnonzero(keys[np.minimum(place, len(keys) - 1)] == all_keys)
+    place[tied] = np.searchsorted(
+        np.searchsorted(keys, keys) * len(scores) + order, place[tied] * len(scores) + tied
+    )
+    ranks = np.bincount(place, minlength=len(order) + 1)[:-1].cumsum()
+    distances = distances.astype(np.float64)  # whole numbers far below 2**53: sums are exact
+    worth = np.maximum(distances.sum() - len(scores) * distances, 0)
+    best = worth.max()
+    if best == 0:  # all are as far as the nearest
+        worth, best = np.ones_like(worth), 1
+    sums = np.bincount(place, worth, len(order) + 1)[:-1].cumsum()
+    return ranks - np.arange(1, len(ranks) + 1), float((sums / ranks).mean() / best)
+
+
 def random_ranking(relevant: Int[np.ndarray, "query"], gallery: int) -> dict[str, float]:
     """Expected Rank-1 and mAP when a gallery is shuffled, over queries with something relevant.
 

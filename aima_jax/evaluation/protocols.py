@@ -1,6 +1,6 @@
-"""The three published protocols: what each takes out of the gallery, and how it averages.
+"""The published protocols: what each takes out of the gallery, and how it averages.
 
-All three ask one query per person category of the test split; an image is relevant to the query of
+All ask one query per person category of the test split; an image is relevant to the query of
 its own category and to no other. What a protocol removes is removed from the gallery of the
 image's own query only, so one flag for each image says it all.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 # The average precision of each protocol, as `metrics.query_metrics` names it.
-AVERAGE_PRECISION = {"standard": "mean", "sal": "mean", "asmr": "trapezoidal"}
+AVERAGE_PRECISION = {"standard": "mean", "sal": "mean", "asmr": "trapezoidal", "upar": "mean"}
 PROTOCOLS = (*AVERAGE_PRECISION, "partial", "absence")  # the last two: `evaluation.partial`
 
 
@@ -45,14 +45,14 @@ def removed_images(
 ) -> Bool[np.ndarray, "gallery"]:
     """Which images a protocol takes out of the gallery of their own category's query.
 
-    `standard` (IRRA's code) and `asmr` take out none. `sal` (SAL's code) takes out the images of
-    the category that share identity and camera with its representative; on datasets without
-    cameras the representative alone. The representative is the category's first image by file
-    name, of the folder with queries where the dataset has one. SAL's code takes whatever comes
+    `standard` (IRRA's code), `asmr` and `upar` take out none. `sal` (SAL's code) takes out the
+    images of the category that share identity and camera with its representative; on datasets
+    without cameras the representative alone. The representative is the category's first image by
+    file name, of the folder with queries where the dataset has one. SAL's code takes whatever comes
     first in the directory, which is undefined; the file name is our decision.
 
     Args:
-        protocol: "standard", "sal" or "asmr".
+        protocol: one of `AVERAGE_PRECISION`.
         labels: of the test split.
         traits: of the dataset: "cameras", whether the cameras are known, and "query_folder", the
             folder that the representatives are in, or None.

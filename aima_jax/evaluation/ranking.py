@@ -1,16 +1,17 @@
 """Whole descriptions by the published protocols: every similarity is computed once, for all."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
-from aima_jax.evaluation.metrics import METRICS, irrelevant_above, query_metrics
+from aima_jax.evaluation.metrics import METRICS, irrelevant_above, query_metrics, ranked_in_order
 from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels, removed_images
 from aima_jax.evaluation.similarity import Gallery
 
 Scores = Float[np.ndarray, "query gallery"]
+Bits = tuple[UInt8[np.ndarray, "query attributes"], UInt8[np.ndarray, "gallery attributes"]]
 
 
 def evaluate_rankings(
@@ -21,20 +22,23 @@ def evaluate_rankings(
     protocols: Sequence[str],
     *,
     traits: Mapping[str, Any],
+    attributes: Bits | None = None,
     seen: Bool[np.ndarray, "query"] | None = None,
     posterior: Callable[[Scores], Scores] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Ranks a gallery for every query and reports R1, R5, R10, mAP and mINP by each protocol.
 
-    Given the same similarities, the numbers are those of `retrieval_metrics`.
+    Given the same similarities, the numbers are those of `retrieval_metrics`; by `upar` equal ones
+    keep the gallery's order, and there is mADM (see `ranked_in_order`).
 
     Args:
         query_features: L2-normalised, as are the gallery's.
         gallery: features, or a `Gallery` of them.
         query_category: of each query, all different.
         labels: of the gallery.
-        protocols: of "standard", "sal" and "asmr".
+        protocols: of `AVERAGE_PRECISION`.
         traits: of the dataset, for the rules of `sal`.
+        attributes: bits of each query and of each image, for `upar`.
         seen: whether a query's category occurs in training; adds R1 and mAP of both parts.
         posterior: turns cosines into log-probabilities; adds R1 and mAP by them.
 
@@ -50,7 +54,7 @@ def evaluate_rankings(
     """
     if not protocols:
         raise ValueError(f"no protocol is given; there are {', '.join(AVERAGE_PRECISION)}")
-    removed = {name: removed_images(name, labels, traits) for name in protocols}
+    removed = {name: removed_images(name, labels, traits) for name in protocols if name != "upar"}
     gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
     if len(query_category) != len(query_features) or len(labels) != gallery.shape[0]:
         raise ValueError(
@@ -61,19 +65,29 @@ def evaluate_rankings(
         raise ValueError("two queries have the same category; a query is one person category")
     if not np.isin(labels.category, query_category).any():
         raise ValueError("no image of the gallery has the category of any query")
+    if "upar" in protocols and attributes is None:
+        raise ValueError("protocol 'upar' needs the attributes of the queries and of the images")
 
     # By scoring and protocol, for each query how many irrelevant images are above its own.
     scorings = {"cosine": lambda cosines: cosines}
     if posterior is not None:
         scorings["posterior"] = posterior
     above = {(scoring, name): [] for scoring in scorings for name in protocols}
+    adm = {scoring: [] for scoring in scorings}
     for group, cosines in gallery.similarities(query_features):
         images = [np.flatnonzero(labels.category == c) for c in query_category[group]]
         for scoring, score in scorings.items():
-            for row, own in zip(score(cosines), images, strict=True):
+            scores = score(cosines)
+            for row, own in zip(scores if removed else (), images, strict=False):
                 order, counts = irrelevant_above(row, own)
-                for name in protocols:
+                for name in removed:
                     above[scoring, name].append(counts[~removed[name][order]])
+            if "upar" in protocols:
+                distances = _distances(attributes[0][group], attributes[1])
+                for row, own, distance in zip(scores, images, distances, strict=True):
+                    counts, value = ranked_in_order(row, own, distance)
+                    above[scoring, "upar"].append(counts)
+                    adm[scoring].append(value)
 
     results = {}
     for name in protocols:
@@ -81,12 +95,27 @@ def evaluate_rankings(
             scoring: query_metrics(above[scoring, name], average_precision=AVERAGE_PRECISION[name])
             for scoring in scorings
         }
-        results[name] = _summary(name, by["cosine"], METRICS, seen)
+        metrics = METRICS
+        if name == "upar":
+            metrics += ("mADM",)
+            by = {scoring: by[scoring] | {"mADM": np.array(adm[scoring])} for scoring in scorings}
+        results[name] = _summary(name, by["cosine"], metrics, seen)
         skipped = len(query_features) - results[name]["queries"]
         results[name] |= {"skipped_queries": skipped, "gallery": gallery.shape[0]}
         if posterior is not None:
-            results[name]["posterior"] = _summary(name, by["posterior"], ("R1", "mAP"), seen)
+            metrics = ("R1", "mAP", *metrics[len(METRICS) :])
+            results[name]["posterior"] = _summary(name, by["posterior"], metrics, seen)
     return results
+
+
+def _distances(
+    queries: UInt8[np.ndarray, "query attributes"], images: UInt8[np.ndarray, "gallery attributes"]
+) -> Iterator[Float[np.ndarray, "gallery"]]:
+    """Yields for each query in how many bits each image differs: whole numbers in float32."""
+    queries, images = queries.astype(np.float32), images.astype(np.float32)
+    for start in range(0, len(queries), 64):
+        block = queries[start : start + 64]
+        yield from block.sum(1)[:, None] + (1 - 2 * block) @ images.T
 
 
 def _summary(

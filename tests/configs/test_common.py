@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import common, market1501, pa100k, peta
+from configs import common, market1501, pa100k, peta, upar
 
 RECIPE = {
     "image_size": (384, 128),
@@ -33,6 +33,15 @@ def test_a_default_is_that_of_the_recipe(field, value):
     for part in field.split("."):
         found = found[part]
     assert found == value
+
+
+def test_upar_trains_with_all_positives_and_is_evaluated_by_its_own_protocol():
+    own, defaults = upar.get_config().to_dict(), common.get_config().to_dict()
+    assert own.pop("dataset") == "upar"
+    assert own.pop("protocols") == ("standard", "upar")
+    assert own["loss"]["info_nce"].pop("multi_positive") is True
+    assert defaults["loss"]["info_nce"].pop("multi_positive") is False
+    assert own == {name: value for name, value in defaults.items() if name in own}
 
 
 @pytest.mark.parametrize("module", DATASETS)

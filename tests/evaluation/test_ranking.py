@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aima_jax.evaluation import retrieval_metrics, similarity
+from aima_jax.evaluation.metrics import ranked_in_order
 from aima_jax.evaluation.protocols import GalleryLabels, removed_images
 from aima_jax.evaluation.ranking import evaluate_rankings
 from aima_jax.evaluation.similarity import Gallery, top_k
@@ -178,6 +179,83 @@ def test_fewer_images_than_devices_or_rows(images):
         queries @ gallery.T, QUERY_CATEGORY, images_of(labels), "standard"
     )
     assert result["standard"] == pytest.approx(expected, rel=1e-12)
+
+
+def upar_case(seed, images, bits, features=3):
+    """Descriptions of a few bits, of which many are near, and features of which many tie."""
+    rng = np.random.default_rng(seed)
+    attributes = rng.integers(0, 2, (images, bits)).astype(np.uint8)
+    queries, category = np.unique(attributes, axis=0, return_inverse=True)
+    zeros = np.zeros(images, np.int32)
+    return (
+        queries,
+        attributes,
+        GalleryLabels(category.reshape(-1), zeros, zeros, zeros.astype(str)),
+        rng.integers(-1, 2, (len(queries), features)).astype(np.float32),
+        rng.integers(-1, 2, (images, features)).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "bits"),
+    [(200, 5), (200, 40), (1, 3), (2, 1), (7, 2)],
+    ids=["many of each", "one of each", "one image", "two images", "few"],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_upar_is_that_of_plain_loops(seed, images, bits, monkeypatch):
+    monkeypatch.setattr(similarity, "_GROUP_BYTES", 5 * 4 * images)
+    queries, attributes, labels, texts, gallery = upar_case(seed, images, bits)
+
+    def posterior(cosines):
+        return cosines.astype(np.float64) / 3 - np.arange(images) % 4
+
+    found = evaluate_rankings(
+        texts,
+        gallery,
+        np.arange(len(queries)),
+        labels,
+        ["standard", "upar"],
+        traits=NO_CAMERAS,
+        attributes=(queries, attributes),
+        posterior=posterior,
+    )
+    cosines = texts.astype(np.float64) @ gallery.T.astype(np.float64)
+    distances = np.abs(queries[:, None].astype(int) - attributes[None]).sum(2)
+    for result, scores in (
+        (found["upar"], cosines),
+        (found["upar"]["posterior"], posterior(cosines)),
+    ):
+        expected = [
+            naive_retrieval.upar_query(row.tolist(), away.tolist())
+            for row, away in zip(scores, distances, strict=True)
+        ]
+        for name in set(result) & set(expected[0]):
+            mean = float(np.mean([query[name] for query in expected]))
+            assert result[name] == pytest.approx(mean, rel=1e-12), name
+    assert {"R1", "R5", "R10", "mAP", "mINP", "mADM"} <= set(found["upar"])
+    assert set(found["upar"]["posterior"]) == {"R1", "mAP", "mADM", "queries"}
+    assert found["standard"].keys() | {"mADM"} == found["upar"].keys()
+
+
+def test_equally_far_images_are_all_worth_1_and_ties_keep_the_gallerys_order():
+    """A query that is no image's twin in score; written out by hand."""
+    scores = np.array([0.5, 0.9, 0.5, 0.5])
+    above, value = ranked_in_order(scores, np.array([2, 3]), np.zeros(4, np.float32))
+    assert above.tolist() == [2, 2] and value == 1
+    # d = 0, 3, 1, 0: S = 4, N·d = 0, 12, 4, 0: worth 1, 0, 0, 1; ranks 1 and 2 of the twins.
+    distances = np.array([0, 3, 1, 0], np.float32)
+    above, value = ranked_in_order(np.zeros(4), np.array([0, 3]), distances)
+    assert above.tolist() == [0, 2] and value == (1 / 1 + 2 / 4) / 2
+    above, value = ranked_in_order(scores, np.zeros(0, int), distances)
+    assert above.size == 0 and np.isnan(value)
+
+
+def test_upar_needs_attributes():
+    queries, _, labels, texts, gallery = upar_case(0, 7, 2)
+    with pytest.raises(ValueError, match="'upar' needs the attributes of the queries and of the i"):
+        evaluate_rankings(
+            texts, gallery, np.arange(len(queries)), labels, ["upar"], traits=NO_CAMERAS
+        )
 
 
 def test_a_part_without_queries_is_none():

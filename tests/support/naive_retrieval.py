@@ -68,3 +68,23 @@ def evaluate(similarity, query_category, images, protocol, *, cameras=False, see
         result["seen"] = mean([row for row in scored if seen[row]], ("R1", "mAP"))
         result["unseen"] = mean([row for row in scored if not seen[row]], ("R1", "mAP"))
     return result
+
+
+def upar_query(scores, distances):
+    """R1 to mADM of one query by protocol `upar`; an image is relevant where no bit differs."""
+    images = len(scores)
+    total, least = sum(distances), min(distances)
+    worth = [
+        max(0.0, (total - images * d) / (total - images * least))
+        if total != images * least
+        else 1.0
+        for d in distances
+    ]
+    ranking = sorted(range(images), key=lambda image: -scores[image])  # stable: the gallery's order
+    hits = [distances[image] == 0 for image in ranking]
+    means = [
+        sum(worth[image] for image in ranking[:rank]) / rank
+        for rank, hit in enumerate(hits, 1)
+        if hit
+    ]
+    return {**query_metrics(hits), "mADM": sum(means) / len(means)}

@@ -18,6 +18,8 @@ from tfds_builders import matlab
 from tfds_builders.market1501_attribute.builder import read_labels as read_market
 from tfds_builders.pa100k.builder import read_labels as read_pa100k
 from tfds_builders.peta.builder import read_labels as read_peta
+from tfds_builders.upar.builder import read_annotations as read_upar
+from tfds_builders.upar.schema import FILE_NAMES
 
 PEOPLE = {"train": ("0002", "0007"), "test": ("0001", "0003")}
 READERS = {
@@ -166,6 +168,31 @@ def test_damaged_files_give_one_message(tmp_path_factory, data):
         read(path)
     except ValueError as error:
         assert str(error).startswith(f"{path}: ")
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_damaged_tables_give_one_message(tmp_path_factory, data):
+    rows = [f"PETA/images/0000{number}.png," + ",".join("01" * 20) for number in range(3)]
+    damaged = bytearray("\n".join(["# image," + ",".join(FILE_NAMES), *rows]).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(damaged) - 1))
+        piece = data.draw(st.sampled_from([b"", b"\xff", b'"', b"\n", b"\0", b",", b"\r", b"1"]))
+        damaged[start : start + data.draw(st.integers(0, 2))] = piece
+    path = tmp_path_factory.getbasetemp() / "labels.csv"
+    path.write_bytes(damaged)
+    try:
+        read_upar(path)
+    except ValueError as error:
+        assert str(error).startswith(f"{path}: ")
+
+
+def test_a_file_of_matlab_73_is_named_as_such(tmp_path):
+    path = tmp_path / "annotation.mat"
+    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+    path.write_bytes(header.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(99))
+    with pytest.raises(ValueError, match=r"annotation\.mat: .*of MATLAB v7\.3; in MATLAB, .*'-v7'"):
+        read_pa100k(path)
 
 
 @pytest.mark.parametrize(

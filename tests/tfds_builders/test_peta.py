@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 from stand_ins import peta_labels, picture, small_peta, write_pictures
 
 from aima_jax.data import prepared
+from tfds_builders.peta import builder
 from tfds_builders.peta.builder import Peta, read_labels, sal_split
 from tfds_builders.peta.schema import SCHEMA as peta_schema
 from tfds_builders.peta.schema import SCHEMA_35 as peta35_schema
@@ -160,6 +161,75 @@ def test_layouts(tmp_path, images, labels):
         (made / source).rename(tmp_path / "raw" / target)
     splits = Peta(data_dir=tmp_path / "data").splits(tmp_path / "raw")
     assert {name: split.count for name, split in splits.items()} == {"train": 38, "test": 6}
+
+
+# Of the small archive below: as the authors', but the numbers.
+SIZES = {"3DPeS": 3, "GRID": 2, "i-LID": 1, "MIT": 38}
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    """44 pictures as the authors pack them, of which one is a BMP."""
+    monkeypatch.setattr(builder, "_COLLECTIONS", SIZES)
+    raw = tmp_path / "raw"
+    for name, count in SIZES.items():
+        names = [f"{number:03d}.jpg" for number in range(count)]
+        write_pictures(raw / "PETA dataset" / name / "archive", names)
+        (raw / "PETA dataset" / name / "archive" / "Label.txt").write_text("1 personalMale")
+    (raw / "PETA dataset/GRID/archive/000.jpg").unlink()
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 3), np.uint8)
+    PIL.Image.fromarray(pixels).save(raw / "PETA dataset/GRID/archive/000.bmp")
+    scipy.io.savemat(raw / "PETA.mat", peta_labels(44))
+    return raw
+
+
+@pytest.mark.parametrize("level", ["", "PETA", "PETA dataset"])
+def test_pictures_as_the_authors_pack_them_are_numbered_by_collection(archive, tmp_path, level):
+    if level == "PETA":
+        archive = archive.rename(tmp_path / "PETA").parent
+    elif level:
+        archive = archive / level
+    splits = Peta(config="random1", data_dir=tmp_path / "data").splits(archive)
+    records = [record for split in splits.values() for record in split.records]
+    records.sort(key=lambda record: record.filename)
+    names = [record.filename for record in records]
+    assert names == [f"images/{number:05d}.png" for number in range(1, 45)]
+    places = [(record.image.parents[1].name, record.image.name) for record in records[:7]]
+    assert places == [
+        ("3DPeS", "000.jpg"),
+        ("3DPeS", "001.jpg"),
+        ("3DPeS", "002.jpg"),
+        ("GRID", "000.bmp"),
+        ("GRID", "001.jpg"),
+        ("i-LID", "000.jpg"),
+        ("MIT", "000.jpg"),
+    ]
+    expected = peta_labels(44)["peta"]["data"][:, 4:]
+    np.testing.assert_array_equal([record.attributes for record in records], expected)
+
+
+def test_a_bmp_is_stored_without_loss(archive, tmp_path):
+    folder = prepare("peta/random1", manual_dir=archive, data_dir=tmp_path / "data")
+    stored = tfds.builder_from_directory(folder)
+    pictures = {
+        record["filename"].decode(): record["image"]
+        for split in stored.info.splits
+        for record in stored.as_data_source(split)
+    }
+    original = PIL.Image.open(archive / "PETA dataset/GRID/archive/000.bmp")
+    np.testing.assert_array_equal(pictures["images/00004.png"], np.asarray(original))
+
+
+def test_a_collection_with_another_number_of_pictures_is_named(archive, tmp_path):
+    (archive / "PETA dataset/MIT/archive/000.jpg").unlink()
+    (archive / "PETA dataset/i-LID").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"archive/: i-LID has 0, not 1; MIT has 37, not 38\. Unp"):
+        prepare("peta", manual_dir=archive, data_dir=tmp_path / "data")
+
+
+def test_the_authors_collections_are_19000_pictures():
+    assert sum(builder._COLLECTIONS.values()) == 19_000
+    assert list(builder._COLLECTIONS) == sorted(builder._COLLECTIONS, key=str.lower)
 
 
 def spoil_missing(raw):

@@ -2,7 +2,7 @@
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +14,7 @@ from tfds_builders.records import PersonSearchBuilder, Record, SplitRecords, Tra
 
 _NAME = "Market-1501"
 _ROOT = "Market-1501-v15.09.15"
+_LEVELS = (_ROOT, _NAME, "")
 _LABELS = "market_attribute.mat"
 _FOLDERS = {"train": ("bounding_box_train",), "test": ("bounding_box_test", "query")}
 # Of the labelled people; the test folder holds 6,617 other pictures besides.
@@ -48,7 +49,7 @@ class Market1501Attribute(PersonSearchBuilder):
     def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
         """Return train and test, by folder and file name."""
         root, _ = layout.locate(
-            manual_dir, (_ROOT, _NAME, ""), _FOLDERS["train"], self.MANUAL_DOWNLOAD_INSTRUCTIONS
+            manual_dir, _LEVELS, _FOLDERS["train"], self.MANUAL_DOWNLOAD_INSTRUCTIONS
         )
         places = (root, root / "attribute", root.parent, root.parent / "attribute")
         label_file = layout.find_file(
@@ -66,6 +67,17 @@ class Market1501Attribute(PersonSearchBuilder):
             _require_everybody(records, labels[name], label_file, folders)
             splits[name] = SplitRecords(len(records), records)
         return splits
+
+
+def find_pictures(manual_dir: pathlib.Path, instructions: str) -> Callable[[str], pathlib.Path]:
+    """Return where a picture is, by folder and file name; for builders of the same pictures.
+
+    Raises:
+        FileNotFoundError: none of the folders is there.
+    """
+    levels = ("Market1501", *_LEVELS)
+    root, _ = layout.locate(manual_dir, levels, tuple(_PICTURES), instructions)
+    return root.joinpath
 
 
 def read_labels(path: pathlib.Path) -> dict[str, _Labels]:

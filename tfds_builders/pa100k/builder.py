@@ -1,6 +1,7 @@
 """PA-100K: 100,000 pictures with 26 attributes each, and no identities."""
 
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,6 +12,7 @@ from tfds_builders.pa100k.wording import WORDING
 from tfds_builders.records import PersonSearchBuilder, Record, SplitRecords, Traits
 
 _NAME = "PA-100K"
+_LEVELS = (_NAME, "")
 _LABELS = "annotation.mat"
 _FOLDERS = ("release_data/release_data", "release_data", "data")
 _SPLITS = ("train", "val", "test")
@@ -31,7 +33,7 @@ class Pa100k(PersonSearchBuilder):
     def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
         """Return train, val and test, in the label file's order."""
         root, folder = layout.locate(
-            manual_dir, (_NAME, ""), _FOLDERS, self.MANUAL_DOWNLOAD_INSTRUCTIONS
+            manual_dir, _LEVELS, _FOLDERS, self.MANUAL_DOWNLOAD_INSTRUCTIONS
         )
         label_file = layout.find_file(
             [root / "annotation" / _LABELS, root / _LABELS], self.MANUAL_DOWNLOAD_INSTRUCTIONS
@@ -49,6 +51,16 @@ class Pa100k(PersonSearchBuilder):
             )
             for split, (names, rows) in labels.items()
         }
+
+
+def find_pictures(manual_dir: pathlib.Path, instructions: str) -> Callable[[str], pathlib.Path]:
+    """Return where a picture is, by its file name; for builders of the same pictures.
+
+    Raises:
+        FileNotFoundError: none of the folders is there.
+    """
+    root, folder = layout.locate(manual_dir, ("PA100k", *_LEVELS), _FOLDERS, instructions)
+    return (root / folder).joinpath
 
 
 def read_labels(

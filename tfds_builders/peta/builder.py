@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,23 @@ from tfds_builders.records import PersonSearchBuilder, Record, SplitRecords, Tra
 
 _NAME = "PETA"
 _LABELS = "PETA.mat"
+_LEVELS = (_NAME, "")
 _IMAGES = "images"
+# As the authors distribute it: collections in the order in which their pictures are numbered, by
+# file name within each.
+_ARCHIVES = "PETA dataset"
+_COLLECTIONS = {
+    "3DPeS": 1_012,
+    "CAVIAR4REID": 1_220,
+    "CUHK": 4_563,
+    "GRID": 1_275,
+    "i-LID": 477,
+    "MIT": 888,
+    "PRID": 1_134,
+    "SARC3D": 200,
+    "TownCentre": 6_967,
+    "VIPeR": 1_264,
+}
 # Image number, person, collection, and person within the collection come before the labels.
 _LABELS_START = 4
 _RANDOM_SPLITS = 5
@@ -68,8 +84,9 @@ class Peta(PersonSearchBuilder):
     traits = Traits(cameras=False, query_folder=None, identities=True)
     BUILDER_CONFIGS = _configs()
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"Unpack {_NAME} so that manual_dir holds {_IMAGES}/ with 00001.png to 19000.png, and put "
-        f"{_LABELS} beside that folder or above it; both may be in a folder {_NAME}/."
+        f"Unpack {_NAME} so that manual_dir holds {_IMAGES}/ with 00001.png to 19000.png, or "
+        f"{_ARCHIVES}/ as its authors pack it, and put {_LABELS} beside that folder or above it; "
+        f"both may be in a folder {_NAME}/."
     )
 
     @property
@@ -79,22 +96,27 @@ class Peta(PersonSearchBuilder):
 
     def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
         """Return train and test, and val in the random splits, in the label file's order."""
-        root, folder = layout.locate(
-            manual_dir, (_NAME, ""), (_IMAGES,), self.MANUAL_DOWNLOAD_INSTRUCTIONS
-        )
-        label_file = layout.find_file(
-            [root / _LABELS, root.parent / _LABELS], self.MANUAL_DOWNLOAD_INSTRUCTIONS
-        )
+        instructions = self.MANUAL_DOWNLOAD_INSTRUCTIONS
+        folder, archived = _locate(manual_dir, instructions)
+        places = (folder, *folder.parents[:2]) if archived else folder.parents[:2]
+        label_file = layout.find_file([place / _LABELS for place in places], instructions)
         labels = read_labels(label_file)
-        names = [f"{number:05d}.png" for number in range(1, len(labels.identity) + 1)]
-        layout.require_listed(names, root / folder, label_file)
+        names = [_file_name(number) for number in range(1, len(labels.identity) + 1)]
+        if not archived:
+            layout.require_listed(names, folder, label_file)
+        elif len(archived) != len(names):
+            raise ValueError(
+                f"{folder}: {len(archived)} pictures, but {label_file} lists {len(names)}; take "
+                "both from one and the same version of the dataset"
+            )
         number = self.builder_config.random
         rows = labels.random_splits[number - 1] if number else sal_split(labels.attributes)
 
         def record(row: int) -> Record:
             return Record(
-                filename=f"{folder}/{names[row]}",
-                image=root / folder / names[row],
+                # Numbered in either layout: SAL's protocol goes by the order of names.
+                filename=f"{_IMAGES}/{names[row]}",
+                image=archived.get(names[row], folder / names[row]),
                 attributes=labels.attributes[row, : self.schema.size],
                 identity=int(labels.identity[row]),
             )
@@ -103,6 +125,46 @@ class Peta(PersonSearchBuilder):
             name: SplitRecords(len(chosen), [record(row) for row in chosen])
             for name, chosen in rows.items()
         }
+
+
+def find_pictures(manual_dir: pathlib.Path, instructions: str) -> Callable[[str], pathlib.Path]:
+    """Return where a picture is, by its number as "00001.png"; for builders of the same pictures.
+
+    Raises:
+        FileNotFoundError: neither layout is there.
+        ValueError: a collection has another number of pictures than it should.
+    """
+    folder, archived = _locate(manual_dir, instructions)
+    return lambda name: archived.get(name, folder / name)
+
+
+def _locate(
+    manual_dir: pathlib.Path, instructions: str
+) -> tuple[pathlib.Path, dict[str, pathlib.Path]]:
+    """The folder of pictures; and by number those of the authors' layout, if it is that."""
+    if not any((manual_dir / level / _IMAGES).is_dir() for level in _LEVELS):
+        for level in (*_LEVELS, *(f"{level}/{_ARCHIVES}".lstrip("/") for level in _LEVELS)):
+            if any((manual_dir / level / name / "archive").is_dir() for name in _COLLECTIONS):
+                return manual_dir / level, _numbered(manual_dir / level)
+    root, folder = layout.locate(manual_dir, _LEVELS, (_IMAGES,), instructions)
+    return root / folder, {}
+
+
+def _numbered(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    paths, wrong = [], []
+    for name, expected in _COLLECTIONS.items():
+        folder = root / name / "archive"
+        found = layout.picture_names(folder) if folder.is_dir() else []
+        paths += [folder / picture for picture in found]
+        if len(found) != expected:
+            wrong.append(f"{name} has {len(found)}, not {expected}")
+    if wrong:
+        raise ValueError(f"{root}: pictures in archive/: {'; '.join(wrong)}. Unpack {_NAME} again.")
+    return {_file_name(number): path for number, path in enumerate(paths, 1)}
+
+
+def _file_name(number: int) -> str:
+    return f"{number:05d}.png"
 
 
 def sal_split(attributes: UInt8[np.ndarray, "pictures attributes"]) -> _Rows:
