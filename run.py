@@ -83,7 +83,7 @@ def parse(argv: list[str]) -> str:
         remaining = FLAGS(argv)[1:]
         CONFIG.value  # noqa: B018  (a config that cannot be loaded says so only when it is used)
     except (AttributeError, KeyError, flags.Error, TypeError, ValueError, OSError) as error:
-        from aima_jax.config import renamed_flags
+        from aima_jax.fields import renamed_flags
 
         message = str(error)
         if isinstance(error, AttributeError | KeyError):

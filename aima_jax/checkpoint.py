@@ -77,7 +77,7 @@ class Restored:
 
 
 @dataclass(frozen=True)
-class Description:
+class Metadata:
     """What a checkpoint says of itself, as plain JSON data; an exported file says the same.
 
     The fields are those of `Restored`, but `categories` are packed bits in base64, as
@@ -96,11 +96,11 @@ class Description:
     model_id: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The description as JSON data, with the number of its format."""
+        """The metadata as JSON data, with the number of its format."""
         return {"format": FORMAT} | dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], path: pathlib.Path) -> "Description":
+    def from_dict(cls, data: Mapping[str, Any], path: pathlib.Path) -> "Metadata":
         """Reads what `to_dict` gave, with whatever else is beside it.
 
         Raises:
@@ -169,17 +169,17 @@ def load_model(run: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Rest
         FileNotFoundError: there is no checkpoint, or no sound one.
         ValueError: the checkpoint that was named is damaged, or of another format.
     """
-    path = find(run)
-    description = describe(path)
+    path = find_checkpoint(run)
+    metadata = read_metadata(path)
     mesh = mesh or make_mesh()
-    skeleton = description.abstract_model(platform_of(mesh))
-    rule = description.config["mesh"]["min_shard_elements"]
+    skeleton = metadata.abstract_model(platform_of(mesh))
+    rule = metadata.config["mesh"]["min_shard_elements"]
     params = load_items(path, {"params": flatten(skeleton)}, mesh, rule)["params"]
     model = bind(skeleton, params)
-    return description.restored(model, step=step_of(path), path=path)
+    return metadata.restored(model, step=step_of(path), path=path)
 
 
-def find(run: str | os.PathLike[str]) -> pathlib.Path:
+def find_checkpoint(run: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the sound checkpoint that a workdir or a checkpoint's folder stands for.
 
     Raises:
@@ -277,7 +277,7 @@ def damage(path: pathlib.Path) -> list[str]:
 
 def seal(
     path: pathlib.Path,
-    description: Description,
+    metadata: Metadata,
     *,
     step: int,
     metrics: Mapping[str, float] | None,
@@ -286,22 +286,22 @@ def seal(
 
     Args:
         path: its folder.
-        description: what it says of itself.
+        metadata: what it says of itself.
         step: after which it was saved.
         metrics: of its validation, if there was one.
     """
     files = checksums(path, leave_out=MANIFEST)
-    content = {**description.to_dict(), "step": step, "metrics": metrics, "files": files}
+    content = {**metadata.to_dict(), "step": step, "metrics": metrics, "files": files}
     write_sealed_json(path / MANIFEST, content)
 
 
-def describe(path: pathlib.Path) -> Description:
+def read_metadata(path: pathlib.Path) -> Metadata:
     """Reads what a sound checkpoint says of itself.
 
     Raises:
         ValueError: it is of another format.
     """
-    return Description.from_dict(read_sealed_json(path / MANIFEST), path)
+    return Metadata.from_dict(read_sealed_json(path / MANIFEST), path)
 
 
 def step_of(path: pathlib.Path) -> int:

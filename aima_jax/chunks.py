@@ -14,15 +14,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 Scalar = Float[Array, ""]
-Facts = tuple[Num[Array, "batch ..."], ...]  # what no gradient is wanted of, as labels
-Rows = tuple[tuple[Float[Array, "batch dim"], ...], Facts]  # features and facts
-RowLosses = Callable[[Rows, Rows, Scalar], Float[Array, "rows"]]  # (rows, all rows, temperature)
+Constants = tuple[Num[Array, "batch ..."], ...]  # what no gradient is wanted of, as labels
+Operands = tuple[tuple[Float[Array, "batch dim"], ...], Constants]  # features and constants
+# Of some rows, given those, all rows, and the temperature.
+RowLosses = Callable[[Operands, Operands, Scalar], Float[Array, "rows"]]
 
 
 def mean_over_rows(
     row_losses: RowLosses,
     features: tuple[Float[Array, "batch dim"], ...],
-    facts: Facts,
+    constants: Constants,
     *,
     temperature: float | Scalar,
     chunk_size: int | None,
@@ -31,22 +32,22 @@ def mean_over_rows(
 
     Args:
         row_losses: the loss of each of some rows, given those, all rows, and the temperature.
-        features, facts: arrays whose first axis is the batch.
+        features, constants: arrays whose first axis is the batch.
         temperature: handed to `row_losses`.
         chunk_size: rows compared with all at once; None: all.
 
     Raises:
         ValueError: `chunk_size` is below 1.
     """
-    facts = tuple(jnp.asarray(x) for x in facts)
+    constants = tuple(jnp.asarray(x) for x in constants)
     temperature = jnp.asarray(temperature, features[0].dtype)
     if chunk_size is None:
-        everything = features, facts
+        everything = features, constants
         return jnp.mean(row_losses(everything, everything, temperature))
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; expected at least 1, or None for no chunks")
     chunk_size = min(chunk_size, len(features[0]))
-    return _mean_over_chunks(row_losses, chunk_size, features, facts, temperature)
+    return _mean_over_chunks(row_losses, chunk_size, features, constants, temperature)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -54,17 +55,17 @@ def _mean_over_chunks(
     row_losses: RowLosses,
     chunk_size: int,
     features: tuple[Array, ...],
-    facts: Facts,
+    constants: Constants,
     temperature: Scalar,
 ) -> Scalar:
-    return _value_and_gradient(row_losses, chunk_size, features, facts, temperature)[0]
+    return _value_and_gradient(row_losses, chunk_size, features, constants, temperature)[0]
 
 
 def _value_and_gradient(
     row_losses: RowLosses,
     chunk_size: int,
     features: tuple[Array, ...],
-    facts: Facts,
+    constants: Constants,
     temperature: Scalar,
 ) -> tuple[Scalar, tuple[tuple[Array, ...], Scalar]]:
     """The mean loss and its gradient by features and temperature, summed chunk by chunk.
@@ -83,7 +84,7 @@ def _value_and_gradient(
 
     def chunk_loss(by: tuple[tuple[Array, ...], Scalar], chunk: Array) -> Array:
         features, temperature = by
-        everything = features, facts
+        everything = features, constants
         rows = jax.tree.map(functools.partial(rows_of, chunk), everything)
         counts = jnp.arange(chunk_size) * chunks + chunk < batch
         return jnp.sum(row_losses(rows, everything, temperature), where=counts) / batch

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8, Shaped
 
 from aima_jax.attributes import attribute_iou
-from aima_jax.chunks import Rows, Scalar, mean_over_rows
-from aima_jax.targets import Said, facts_of, statements, targets
+from aima_jax.chunks import Operands, Scalar, mean_over_rows
+from aima_jax.targets import Said, statements, target_inputs, targets
 
 
 def info_nce(
@@ -52,15 +52,15 @@ def info_nce(
         labels = jnp.arange(len(image_features))
     _check_pairs(image_features, text_features, labels, said, image_target)
 
-    def row_losses(rows: Rows, everything: Rows, temperature: Scalar) -> Array:
+    def row_losses(rows: Operands, everything: Operands, temperature: Scalar) -> Array:
         image_q, text_q = targets(rows, everything, image_target=image_target)
         image_to_text, text_to_image = _log_p_both_ways(rows, everything, temperature)
         return -jnp.sum(image_q * image_to_text + text_q * text_to_image, axis=-1) / 2
 
     features = _normalize(image_features), _normalize(text_features)
-    facts = facts_of(labels, said, chunk_size=chunk_size)
+    constants = target_inputs(labels, said, chunk_size=chunk_size)
     return mean_over_rows(
-        row_losses, features, facts, temperature=temperature, chunk_size=chunk_size
+        row_losses, features, constants, temperature=temperature, chunk_size=chunk_size
     )
 
 
@@ -85,15 +85,15 @@ def similarity_distribution_matching(
     """
     _check_pairs(image_features, text_features, labels, said, image_target)
 
-    def row_losses(rows: Rows, everything: Rows, temperature: Scalar) -> Array:
+    def row_losses(rows: Operands, everything: Operands, temperature: Scalar) -> Array:
         image_q, text_q = targets(rows, everything, image_target=image_target)
         image_to_text, text_to_image = _log_p_both_ways(rows, everything, temperature)
         return _kl(image_to_text, image_q, epsilon) + _kl(text_to_image, text_q, epsilon)
 
     features = _normalize(image_features), _normalize(text_features)
-    facts = facts_of(labels, said, chunk_size=chunk_size)
+    constants = target_inputs(labels, said, chunk_size=chunk_size)
     return mean_over_rows(
-        row_losses, features, facts, temperature=temperature, chunk_size=chunk_size
+        row_losses, features, constants, temperature=temperature, chunk_size=chunk_size
     )
 
 
@@ -177,7 +177,7 @@ def attribute_iou_contrastive(
     if target not in ("softmax", "normalized"):
         raise ValueError(f"target is {target!r}; expected 'softmax' or 'normalized'")
 
-    def row_losses(rows: Rows, everything: Rows, temperature: Scalar) -> Array:
+    def row_losses(rows: Operands, everything: Operands, temperature: Scalar) -> Array:
         (texts,), (attributes,) = rows
         (all_texts,), (all_attributes,) = everything
         log_p = _log_p(texts, all_texts, temperature)
@@ -212,7 +212,9 @@ def _log_p(rows: Array, columns: Array, temperature: Scalar) -> Array:
     return jax.nn.log_softmax(cosines / temperature, axis=-1)
 
 
-def _log_p_both_ways(rows: Rows, everything: Rows, temperature: Scalar) -> tuple[Array, Array]:
+def _log_p_both_ways(
+    rows: Operands, everything: Operands, temperature: Scalar
+) -> tuple[Array, Array]:
     (images, texts), (all_images, all_texts) = rows[0], everything[0]
     return _log_p(images, all_texts, temperature), _log_p(texts, all_images, temperature)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8, Shaped
 
 from aima_jax.attributes import agreement
-from aima_jax.chunks import Facts, Rows
+from aima_jax.chunks import Constants, Operands
 
 # Of each item: bits of the image, what the sentence says of each bit, whether it says all.
 Said = tuple[
@@ -17,9 +17,9 @@ Said = tuple[
 ]
 
 
-def facts_of(
+def target_inputs(
     labels: Int[Array, "batch"], said: Said | None, *, chunk_size: int | None = None
-) -> Facts:
+) -> Constants:
     """What `targets` has to know of each item of a batch.
 
     With `said`, that is also n_j = Σ_i a_ij, the number of images of which sentence j is true. Of
@@ -42,7 +42,7 @@ def facts_of(
 
 
 def targets(
-    rows: Rows, everything: Rows, *, image_target: str = "joint"
+    rows: Operands, everything: Operands, *, image_target: str = "joint"
 ) -> tuple[Float[Array, "rows batch"], Float[Array, "rows batch"]]:
     """q of each row over the whole batch, image→text and text→image.
 
@@ -52,16 +52,16 @@ def targets(
     q(j|i) = P_ij / Σ_j P_ij, or a_ij / Σ_j a_ij with `image_target="uniform"`.
 
     Args:
-        rows, everything: some of the rows and the whole batch, with facts from `facts_of`.
+        rows, everything: some of the rows and the whole batch, with constants from `target_inputs`.
     """
-    (features, *_), facts = rows
-    _, all_facts = everything
-    if len(facts) == 1:
-        same = (facts[0][:, None] == all_facts[0][None, :]).astype(features.dtype)
+    (features, *_), constants = rows
+    _, all_constants = everything
+    if len(constants) == 1:
+        same = (constants[0][:, None] == all_constants[0][None, :]).astype(features.dtype)
         q = same / jnp.sum(same, axis=-1, keepdims=True)
         return q, q
-    labels, attributes, said, whole, counts = facts
-    all_labels, all_attributes, all_said, all_whole, all_counts = all_facts
+    labels, attributes, said, whole, counts = constants
+    all_labels, all_attributes, all_said, all_whole, all_counts = all_constants
     of_images = _agrees((labels, attributes), (all_labels, all_said, all_whole))
     of_texts = _agrees((all_labels, all_attributes), (labels, said, whole)).T
     weights = of_images.astype(features.dtype)

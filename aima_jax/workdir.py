@@ -18,7 +18,7 @@ from aima_jax.locking import Lock, locked
 CONFIG = "config.json"
 RECORD = "environment.json"
 RESULTS = "results.json"
-METRICS = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 RANKINGS = "rankings.npz"
 REPORT = "report"
 

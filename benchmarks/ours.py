@@ -28,7 +28,7 @@ from aima_jax.sharding import make_mesh
 from aima_jax.text import PromptTemplate, build_text_table
 from aima_jax.training.objective import Metrics, Objective
 from aima_jax.training.optimizer import make_optimizer, match_rules
-from aima_jax.training.step import CategoryTable, TrainState, draw, make_train_step
+from aima_jax.training.step import CategoryTable, TrainState, draw_rows, make_train_step
 from configs import market1501
 from tfds_builders.market1501_attribute.schema import SCHEMA as market1501_schema
 from tfds_builders.market1501_attribute.wording import WORDING
@@ -117,7 +117,7 @@ def write_training(batch: int, length: int, folder: pathlib.Path) -> None:
     augmentation = settings.augment.to_dict() | {"mean": OPENAI_MEAN, "std": OPENAI_STD}
     for step in range(CHECKED_STEPS):
         key = jax.random.fold_in(jax.random.key(0), step)
-        drawn = draw(key, rows, table, Objective.from_config(settings), augmentation)
+        drawn = draw_rows(key, rows, table, Objective.from_config(settings), augmentation)
         np.savez(folder / f"rows-{step}.npz", **jax.device_get(drawn))
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aima_jax.checkpoint import Description
+from aima_jax.checkpoint import Metadata
 from aima_jax.sharding import batch_sharding, put_rows
 from aima_jax.training.saving import Saver
 from aima_jax.training.setup import open_run
@@ -63,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
         loop = Loop(folder)
-        description: Description = loop.run.description
+        description: Metadata = loop.run.metadata
         saver = Saver(folder / "run", description)
         times: dict[bool, list[float]] = {False: [], True: []}
         started = []

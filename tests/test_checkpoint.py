@@ -19,11 +19,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from aima_jax import checkpoint
 from aima_jax.parameters import model_id
 from aima_jax.sharding import make_mesh
-from aima_jax.training.saving import Saver, clear_damaged, restore
+from aima_jax.training.saving import Saver, clear_damaged, restore_state
 from aima_jax.training.step import TrainState
 
 VISION = {"pixel_mean": [0.5, 0.4, 0.3], "pixel_std": [0.3, 0.2, 0.1]}
-DESCRIPTION = checkpoint.Description(
+DESCRIPTION = checkpoint.Metadata(
     model={"clip": {"vision": VISION}},
     schema={},
     wording={},
@@ -63,7 +63,7 @@ def workdir(saved, tmp_path):
 def value(path):
     """What the only parameter of a checkpoint is full of."""
     place = {"mesh": make_mesh(), "min_shard_elements": 2**16}
-    loaded = restore(path, jax.eval_shape(lambda: state(0)), **place)
+    loaded = restore_state(path, jax.eval_shape(lambda: state(0)), **place)
     np.testing.assert_array_equal(loaded.params["kernel"], loaded.opt_state["mu"]["kernel"])
     assert int(loaded.step) == int(path.name)
     return float(loaded.params["kernel"][0])
@@ -213,7 +213,7 @@ def test_a_manifest_that_cannot_be_written_leaves_no_checkpoint(workdir, monkeyp
 def test_a_checkpoint_says_who_its_model_is(workdir):
     params = {"kernel": np.full(8, 2, np.float32)}
     expected = model_id(params, **VISION)
-    assert checkpoint.describe(workdir / "checkpoints" / "2").model_id == expected
+    assert checkpoint.read_metadata(workdir / "checkpoints" / "2").model_id == expected
     for other in (
         model_id({"kernel": np.full((2, 4), 2, np.float32)}, **VISION),
         model_id({"kernel": np.full(8, 3, np.float32)}, **VISION),
@@ -231,7 +231,7 @@ def test_a_sharded_model_is_the_same_model(tmp_path):
     saver = Saver(tmp_path, DESCRIPTION)
     saver.save(1, dataclasses.replace(state(1), params=params))
     saver.close()
-    found = checkpoint.describe(tmp_path / "checkpoints" / "1").model_id
+    found = checkpoint.read_metadata(tmp_path / "checkpoints" / "1").model_id
     assert found == model_id({"kernel": value}, **VISION)
 
 
@@ -242,7 +242,7 @@ def test_the_next_step_may_take_the_arrays_that_are_saved(tmp_path):
     jax.jit(lambda x: x + 1, donate_argnums=0)(before.params["kernel"]).block_until_ready()
     saver.close()
     expected = model_id({"kernel": np.ones(2**16, np.float32)}, **VISION)
-    assert checkpoint.describe(tmp_path / "checkpoints" / "1").model_id == expected
+    assert checkpoint.read_metadata(tmp_path / "checkpoints" / "1").model_id == expected
 
 
 def test_the_choice_says_why(workdir):
@@ -283,4 +283,4 @@ def test_the_state_of_another_optimizer_is_refused_with_what_to_do(workdir):
     place = {"mesh": make_mesh(), "min_shard_elements": 2**16}
     other = dataclasses.replace(state(0), opt_state={"momentum": state(0).params})
     with pytest.raises(ValueError, match=r"another optimizer.*--config\.init_from="):
-        restore(workdir / "checkpoints" / "2", jax.eval_shape(lambda: other), **place)
+        restore_state(workdir / "checkpoints" / "2", jax.eval_shape(lambda: other), **place)

@@ -36,7 +36,7 @@ def model():
 @pytest.fixture(scope="module")
 def workdir(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "checkpoints" / "run"
-    description = checkpoint.Description(
+    description = checkpoint.Metadata(
         model=model.config.to_dict(),
         schema=SCHEMA.to_dict(),
         wording=WORDING.to_dict(),

@@ -21,7 +21,7 @@ sys.path.insert(0, {root!r})
 import run
 message = run.parse(["run.py", *sys.argv[1:]])
 assert not message, message
-from aima_jax.config import check
+from aima_jax.fields import check
 check(run.CONFIG.value)
 """
 

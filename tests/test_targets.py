@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aima_jax import losses
-from aima_jax.targets import facts_of, statements, targets
+from aima_jax.targets import statements, target_inputs, targets
 
 B, D, A, C = 12, 6, 7, 5  # batch, dim, attributes, categories
 NAMES = ("info_nce", "sdm")
@@ -97,7 +97,7 @@ def test_the_draw_has_what_agreement_is_about():
 def test_targets_equal_the_formula_and_are_distributions(image_target):
     images, _, labels, *said = draw()
     with jax.enable_x64(True):
-        everything = ((jnp.asarray(images),), facts_of(labels, tuple(said)))
+        everything = ((jnp.asarray(images),), target_inputs(labels, tuple(said)))
         image_q, text_q = targets(everything, everything, image_target=image_target)
     a, p = joint(labels, *said)
     weight = p if image_target == "joint" else a
@@ -213,7 +213,7 @@ def test_a_more_specific_sentence_never_has_more_positives(images, said, data):
     count = len(attributes)
     sentences = np.zeros((count, A), np.int8)
     sentences[-2:] = said, more
-    facts = facts_of(np.arange(count), (attributes, sentences, np.zeros(count, bool)))
+    facts = target_inputs(np.arange(count), (attributes, sentences, np.zeros(count, bool)))
     everything = ((jnp.zeros((count, D)),), facts)
     _, text_q = targets(everything, everything)
     vague, specific = np.asarray(text_q[-2:])

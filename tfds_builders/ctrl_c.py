@@ -29,12 +29,12 @@ def noticed() -> Iterator[None]:
     _lost, sys.unraisablehook = False, note
     try:
         yield
-        check()
+        raise_lost()
     finally:
         sys.unraisablehook = show
 
 
-def check() -> None:
+def raise_lost() -> None:
     """Raise KeyboardInterrupt where one was lost."""
     global _lost
     if _lost:
@@ -45,5 +45,5 @@ def check() -> None:
 def checked(items: Iterable[_Item]) -> Iterator[_Item]:
     """Yield the items; raise KeyboardInterrupt at the next one after it was lost."""
     for item in items:
-        check()
+        raise_lost()
         yield item

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from aima_jax import cli
 from aima_jax.attributes import AttributeSchema, attribute_iou
 from aima_jax.data import categories, open_dataset
-from aima_jax.data.prepared import Labels, read_labels
+from aima_jax.data.prepared import SplitLabels, load_labels
 from aima_jax.files import user_path
 from aima_jax.text import TEMPLATES, PromptTemplate, build_text_table
 from aima_jax.text.tokenizer import END_TOKEN
@@ -82,7 +82,7 @@ def describe(folder: pathlib.Path) -> Report:
         ValueError: the folder is damaged.
     """
     dataset = open_dataset(folder)
-    labels = {split: read_labels(folder, split) for split in dataset.counts}
+    labels = {split: load_labels(folder, split) for split in dataset.counts}
     train, _ = categories(labels["train"]["attributes"])
     trained = {row.tobytes() for row in train}
     attributes = np.concatenate([split["attributes"] for split in labels.values()])
@@ -100,7 +100,7 @@ def describe(folder: pathlib.Path) -> Report:
     )
 
 
-def _split_report(labels: Labels, trained: set[bytes]) -> SplitReport:
+def _split_report(labels: SplitLabels, trained: set[bytes]) -> SplitReport:
     table, category = categories(labels["attributes"])
     count = np.bincount(category)
     seen = np.array([row.tobytes() in trained for row in table])

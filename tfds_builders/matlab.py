@@ -64,7 +64,7 @@ def read(path: pathlib.Path) -> dict[str, Value]:
     return variables
 
 
-def read_labels(path: pathlib.Path, dataset: str, variables: Sequence[str]) -> dict[str, Any]:
+def read_variables(path: pathlib.Path, dataset: str, variables: Sequence[str]) -> dict[str, Any]:
     """Return the variables of a MATLAB file.
 
     Raises:

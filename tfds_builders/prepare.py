@@ -79,7 +79,7 @@ def prepare(
     try:
         with ctrl_c.noticed(), _workplace(folder) as place:
             made = _build(dataset, place, manual_dir)
-            ctrl_c.check()
+            ctrl_c.raise_lost()
             _move(made, folder)
     except (OSError, RuntimeError) as error:
         # ArrayRecord's writer knows only RuntimeError.
@@ -125,7 +125,7 @@ def check(dataset: str, *, data_dir: _Place = None) -> dict[str, Any]:
         FileNotFoundError: it is not prepared.
         ValueError: naming every file that is damaged or missing.
     """
-    return prepared.verify(require(dataset, data_dir=data_dir))
+    return prepared.read_verified(require(dataset, data_dir=data_dir))
 
 
 def renew_manifest(dataset: str, *, data_dir: _Place = None) -> None:
@@ -140,7 +140,7 @@ def renew_manifest(dataset: str, *, data_dir: _Place = None) -> None:
             return
     except (FileNotFoundError, ValueError):
         return  # `find` tells what is wrong
-    manifest = prepared.verify(folder, version=1)
+    manifest = prepared.read_verified(folder, version=1)
     builder_class, config = _builder(dataset)
     builder = builder_class(config=config or None, data_dir=folder)
     if manifest["schema"] != builder.schema.to_dict():

@@ -1,6 +1,6 @@
 """Weights in and out: CLIP in every common layout, checkpoints of IRRA, whole AIMA models."""
 
-from aima_jax.convert.aima import exported_words, load_aima, restore, save_aima
+from aima_jax.convert.export import exported_words, load_aima, restore, save_aima
 from aima_jax.convert.huggingface import save_clip
 from aima_jax.convert.load import load_clip, load_irra, load_pretrained
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from aima_jax import cli
 from aima_jax.checkpoint import is_run, load_model
-from aima_jax.convert.aima import is_aima, read_aima, save_aima
-from aima_jax.convert.files import open_checkpoint
+from aima_jax.convert.export import is_aima, read_aima, save_aima
 from aima_jax.convert.huggingface import save_clip
 from aima_jax.convert.load import load_clip, load_irra
 from aima_jax.convert.verify import verify
+from aima_jax.convert.weights import open_weights
 from aima_jax.files import user_path
 from aima_jax.models.config import Activation
 
@@ -106,7 +106,7 @@ def _to_huggingface(options: argparse.Namespace) -> None:
     if is_run(path):
         clip = load_model(path).model.clip
     elif _is_aima(path):
-        clip = read_aima(open_checkpoint(path)).clip
+        clip = read_aima(open_weights(path)).clip
     else:
         _, clip = load_clip(options.source, image_size=None, **_told(options))
     save_clip(clip, options.folder, temperature=options.temperature)
@@ -127,7 +127,7 @@ def _to_aima(options: argparse.Namespace) -> None:
 
 
 def _convert_checkpoints(options: argparse.Namespace) -> None:
-    from aima_jax.convert.checkpoint import convert_checkpoints  # it needs all of training
+    from aima_jax.convert.format1 import convert_checkpoints  # it needs all of training
 
     for line in convert_checkpoints(options.source):
         print(line)
@@ -150,7 +150,7 @@ def _told(options: argparse.Namespace) -> dict:
 
 def _is_aima(path: pathlib.Path) -> bool:
     """Whether this is a file that `save_aima` wrote."""
-    return path.is_file() and path.suffix == ".safetensors" and is_aima(open_checkpoint(path))
+    return path.is_file() and path.suffix == ".safetensors" and is_aima(open_weights(path))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from aima_jax.convert.files import write_safetensors
 from aima_jax.convert.layouts import HUGGING_FACE, entries_of
+from aima_jax.convert.weights import write_safetensors
 from aima_jax.files import atomic_write, user_path
-from aima_jax.models import CLIP, END_OF_TEXT, CLIPConfig, ViTConfig
+from aima_jax.models import CLIP, CLIPConfig, ViTConfig
 from aima_jax.parameters import flatten
 from aima_jax.text import tokenizer
 
@@ -104,8 +104,8 @@ def _model_config(config: CLIPConfig) -> dict[str, Any]:
             "vocab_size": config.text.vocabulary,
             "max_position_embeddings": config.text.context_length,
             "bos_token_id": tokenizer.START_TOKEN,
-            "eos_token_id": END_OF_TEXT,
-            "pad_token_id": END_OF_TEXT,
+            "eos_token_id": tokenizer.END_TOKEN,
+            "pad_token_id": tokenizer.END_TOKEN,
         },
         "vision_config": tower("vision")
         | {

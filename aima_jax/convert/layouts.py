@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Shape = tuple[int, ...]
+ArrayShape = tuple[int, ...]
 
 # How an array of theirs becomes ours: a permutation of its axes.
 SAME = None
@@ -201,7 +201,7 @@ class Entry:
             arrays = [array.transpose(np.argsort(self.axes)) for array in arrays]
         return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
-    def our_shape(self, shape: Shape) -> Shape | None:
+    def our_shape(self, shape: ArrayShape) -> ArrayShape | None:
         """Shape of each array of ours in theirs of this shape; None where that is impossible."""
         if len(self.ours) > 1:
             if not shape or shape[0] % len(self.ours):
@@ -211,7 +211,7 @@ class Entry:
             return shape
         return tuple(shape[axis] for axis in self.axes) if len(shape) == len(self.axes) else None
 
-    def their_shape(self, shape: Shape) -> Shape:
+    def their_shape(self, shape: ArrayShape) -> ArrayShape:
         """Shape of their array, from that of each of ours."""
         if self.axes is not None:
             shape = tuple(shape[axis] for axis in np.argsort(self.axes))
@@ -242,7 +242,7 @@ def entries_of(names: Iterable[str], table: Sequence[Row]) -> list[Entry]:
     return list(entries.values())
 
 
-def found_shapes(shapes: Mapping[str, Shape], table: Sequence[Row]) -> dict[str, Shape]:
+def found_shapes(shapes: Mapping[str, ArrayShape], table: Sequence[Row]) -> dict[str, ArrayShape]:
     """Shapes of our arrays, by our names, as far as a file has them."""
     found = {}
     for name, shape in shapes.items():

@@ -6,8 +6,7 @@ import pathlib
 
 from jax.sharding import Mesh
 
-from aima_jax.convert.aima import aima_source, check_identity, is_aima
-from aima_jax.convert.files import Checkpoint, open_checkpoint
+from aima_jax.convert.export import aima_source, check_identity, is_aima
 from aima_jax.convert.layouts import (
     HUGGING_FACE,
     OPENAI,
@@ -25,6 +24,7 @@ from aima_jax.convert.sidecars import (
     read_hugging_face,
     read_open_clip,
 )
+from aima_jax.convert.weights import Weights, open_weights
 from aima_jax.models import AIMA, CLIP, PRESETS, AIMAConfig, CLIPConfig
 from aima_jax.models.config import Activation, Channels
 from aima_jax.models.positions import Resize
@@ -64,7 +64,7 @@ def load_clip(
     and preprocessor_config.json, or open_clip_config.json) unless given here.
 
     Args:
-        name_or_path: see `open_checkpoint`.
+        name_or_path: see `open_weights`.
         image_size: height and width in pixels; the position grid is resized to it. None: that of
             the checkpoint.
         patch_stride: in pixels; the patch size if None.
@@ -81,11 +81,11 @@ def load_clip(
         ValueError: it is damaged, is not a CLIP, does not hold exactly the arrays of one, or
             nothing tells its activation and heads.
     """
-    checkpoint = open_checkpoint(name_or_path, trust_weights=trust_weights)
+    weights = open_weights(name_or_path, trust_weights=trust_weights)
     overrides = Overrides(vision_heads, text_heads, activation, pixel_mean, pixel_std, grid)
-    source, table = clip_source(checkpoint, overrides)
+    source, table = clip_source(weights, overrides)
     target = source.resized(image_size, patch_stride)
-    clip = read_model(checkpoint, table, source, target, position_resize=position_resize, mesh=mesh)
+    clip = read_model(weights, table, source, target, position_resize=position_resize, mesh=mesh)
     return target, clip
 
 
@@ -122,7 +122,7 @@ def load_irra(
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or does not hold exactly the arrays of an IRRA model.
     """
-    checkpoint = open_checkpoint(path, trust_weights=trust_weights)
+    weights = open_weights(path, trust_weights=trust_weights)
     overrides = Overrides(
         vision_heads,
         text_heads,
@@ -131,10 +131,10 @@ def load_irra(
         image_size=None if grid else image_size,
         patch_stride=patch_stride,
     )
-    source, table = irra_source(checkpoint, overrides)
+    source, table = irra_source(weights, overrides)
     target = adapt(source, image_size, patch_stride, num_categories)
     model = read_model(
-        checkpoint, table, source, target, position_resize=position_resize, mesh=mesh, seed=seed
+        weights, table, source, target, position_resize=position_resize, mesh=mesh, seed=seed
     )
     return target, model
 
@@ -160,18 +160,18 @@ def load_pretrained(
     A classifier is loaded where the number of categories fits, else a new one is drawn. The
     arguments, and what is raised, are those of `load_clip` and `load_irra`.
     """
-    checkpoint = open_checkpoint(name_or_path, trust_weights=trust_weights)
+    weights = open_weights(name_or_path, trust_weights=trust_weights)
     overrides = Overrides(vision_heads, text_heads, activation, pixel_mean, pixel_std)
-    if is_aima(checkpoint):
-        whole, table = aima_source(checkpoint), None
+    if is_aima(weights):
+        whole, table = aima_source(weights), None
         source = dataclasses.replace(whole, clip=overrides.applied(whole.clip))
-    elif is_irra(checkpoint):
+    elif is_irra(weights):
         overrides = dataclasses.replace(overrides, image_size=image_size, patch_stride=patch_stride)
-        source, table = irra_source(checkpoint, overrides)
+        source, table = irra_source(weights, overrides)
     else:
-        source, table = clip_source(checkpoint, overrides)
+        source, table = clip_source(weights, overrides)
     model = read_model(
-        checkpoint,
+        weights,
         table,
         source,
         adapt(source, image_size, patch_stride, num_categories),
@@ -180,68 +180,68 @@ def load_pretrained(
         seed=seed,
     )
     if table is None:
-        check_identity(checkpoint)
+        check_identity(weights)
     return model
 
 
-def clip_source(checkpoint: Checkpoint, overrides: Overrides) -> tuple[CLIPConfig, tuple[Row, ...]]:
+def clip_source(weights: Weights, overrides: Overrides) -> tuple[CLIPConfig, tuple[Row, ...]]:
     """The shape of the CLIP in a checkpoint, and the table of its names.
 
     Raises:
         ValueError: it is something else, or nothing tells its activation and heads.
     """
-    table = recognise(checkpoint)
-    found = found_shapes(checkpoint.shapes, table)
-    where = str(checkpoint.path)
+    table = recognise(weights)
+    found = found_shapes(weights.shapes, table)
+    where = str(weights.path)
     if table is HUGGING_FACE:
-        stated = read_hugging_face(checkpoint.sidecars, where)
-    elif _is_openai(checkpoint, table):
+        stated = read_hugging_face(weights.sidecars, where)
+    elif _is_openai(weights, table):
         stated = OPENAI_CUSTOM
     else:
-        stated = read_open_clip(checkpoint.sidecars, where)
+        stated = read_open_clip(weights.sidecars, where)
     return read_shape(found, stated, overrides, where), table
 
 
-def irra_source(checkpoint: Checkpoint, overrides: Overrides) -> tuple[AIMAConfig, tuple[Row, ...]]:
+def irra_source(weights: Weights, overrides: Overrides) -> tuple[AIMAConfig, tuple[Row, ...]]:
     """The shape of the model in a checkpoint of IRRA, and the table of its names.
 
     Raises:
         ValueError: it is something else.
     """
-    if not is_irra(checkpoint):
+    if not is_irra(weights):
         raise ValueError(
-            f"{checkpoint.path} is not a checkpoint of IRRA: none of its arrays is in base_model"
+            f"{weights.path} is not a checkpoint of IRRA: none of its arrays is in base_model"
         )
-    resnet = any(key.startswith("base_model.visual.layer") for key in checkpoint.shapes)
+    resnet = any(key.startswith("base_model.visual.layer") for key in weights.shapes)
     table = irra(OPENAI_RESNET if resnet else OPENAI)
-    found = found_shapes(checkpoint.shapes, table)
+    found = found_shapes(weights.shapes, table)
     inner = {
         name.removeprefix("clip."): shape
         for name, shape in found.items()
         if name.startswith("clip.")
     }
-    clip = read_shape(inner, OPENAI_CUSTOM, overrides, str(checkpoint.path))
+    clip = read_shape(inner, OPENAI_CUSTOM, overrides, str(weights.path))
     categories = found.get("classifier.bias", found.get("classifier.kernel", (0,)))[-1]
     return AIMAConfig(clip, categories, fusion_depth=count(found, "fusion.blocks")), table
 
 
-def is_irra(checkpoint: Checkpoint) -> bool:
+def is_irra(weights: Weights) -> bool:
     """Whether IRRA's code saved it."""
-    return any(key.startswith("base_model.") for key in checkpoint.shapes)
+    return any(key.startswith("base_model.") for key in weights.shapes)
 
 
-def recognise(checkpoint: Checkpoint) -> tuple[Row, ...]:
+def recognise(weights: Weights) -> tuple[Row, ...]:
     """Find the table for a checkpoint of CLIP by the names of its arrays.
 
     Raises:
         ValueError: it is something else; the message says what it seems to be.
     """
-    keys, path = checkpoint.shapes.keys(), checkpoint.path
+    keys, path = weights.shapes.keys(), weights.path
 
     def has(*starts: str) -> bool:
         return any(key.startswith(starts) for key in keys)
 
-    if "aima" in checkpoint.metadata:
+    if "aima" in weights.metadata:
         raise ValueError(f"{path} is a whole AIMA model: load it with load_aima")
     if has("base_model."):
         raise ValueError(
@@ -254,7 +254,7 @@ def recognise(checkpoint: Checkpoint) -> tuple[Row, ...]:
         table = OPENAI_RESNET if has("visual.layer") else OPENAI
         return custom_text(table) if has("text.transformer.") else table
 
-    kind = (checkpoint.sidecars.get(HUGGING_FACE_FILE) or {}).get("model_type", "clip")
+    kind = (weights.sidecars.get(HUGGING_FACE_FILE) or {}).get("model_type", "clip")
     image = has("vision_model.", "visual.")
     text = has("text_model.", "transformer.resblocks.", "text.transformer.resblocks.")
     if str(kind).startswith("siglip"):
@@ -272,16 +272,16 @@ def recognise(checkpoint: Checkpoint) -> tuple[Row, ...]:
     return HUGGING_FACE
 
 
-def _is_openai(checkpoint: Checkpoint, table: tuple[Row, ...]) -> bool:
+def _is_openai(weights: Weights, table: tuple[Row, ...]) -> bool:
     """Whether OpenAI itself saved this, beyond doubt.
 
     Its archives, and they alone, hold their sizes beside the weights, and it published no other
     shapes than the presets. The weights alone would not tell them from a retrained model's.
     """
-    if not checkpoint.shapes.keys() >= _OPENAI_SIZES:
+    if not weights.shapes.keys() >= _OPENAI_SIZES:
         return False
-    found = found_shapes(checkpoint.shapes, table)
+    found = found_shapes(weights.shapes, table)
     with contextlib.suppress(ValueError):
-        shape = read_shape(found, OPENAI_CUSTOM, Overrides(), str(checkpoint.path))
+        shape = read_shape(found, OPENAI_CUSTOM, Overrides(), str(weights.path))
         return any(shape == preset for name, preset in PRESETS.items() if name != "tiny")
     return False

@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from aima_jax.convert.files import Checkpoint
-from aima_jax.convert.layouts import HARMLESS, Entry, Row, Shape, entries_of, identity
+from aima_jax.convert.layouts import HARMLESS, ArrayShape, Entry, Row, entries_of, identity
+from aima_jax.convert.weights import Weights
 from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig, resize_positions
 from aima_jax.models.positions import Resize
 from aima_jax.parameters import Parameters, bind, flatten
@@ -24,7 +24,7 @@ POSITIONS = ("vision.position_embedding", "vision.attention_pool.position_embedd
 
 
 def read_model(
-    checkpoint: Checkpoint,
+    weights: Weights,
     table: tuple[Row, ...] | None,
     source: CLIPConfig | AIMAConfig,
     target: CLIPConfig | AIMAConfig,
@@ -36,7 +36,7 @@ def read_model(
     """Read all of a checkpoint, each array once and straight to its devices.
 
     Args:
-        checkpoint: where the arrays are.
+        weights: where the arrays are.
         table: their names; our own names if None.
         source: shape of the model that was saved.
         target: the same model, but for image size, patch stride and categories.
@@ -50,7 +50,7 @@ def read_model(
     saved = _abstract(source)
     expected = {name: tuple(x.shape) for name, x in flatten(saved).items()}
     entries = identity(expected) if table is None else entries_of(expected, table)
-    check_complete(checkpoint, entries, expected, what=_describe(source))
+    check_complete(weights, entries, expected, what=_describe(source))
 
     skeleton = _abstract(target, mesh)
     new: Parameters = {}
@@ -64,7 +64,7 @@ def read_model(
             return array
         return np.asarray(resize_positions(array, *grids, position_resize))
 
-    return bind(skeleton, read_parameters(checkpoint, entries, mesh=mesh, change=resize) | new)
+    return bind(skeleton, read_parameters(weights, entries, mesh=mesh, change=resize) | new)
 
 
 def adapt(
@@ -73,7 +73,7 @@ def adapt(
     patch_stride: int | None = None,
     num_categories: int | None = None,
 ) -> Config:
-    """Shape of the same model for other images and person categories, where they are given."""
+    """ArrayShape of the same model for other images and person categories, where they are given."""
     if isinstance(source, CLIPConfig):
         return source.resized(image_size, patch_stride)
     categories = source.num_categories if num_categories is None else num_categories
@@ -119,9 +119,9 @@ def _new_classifier(config: AIMAConfig, seed: int, mesh: Mesh | None) -> Paramet
 
 
 def check_complete(
-    checkpoint: Checkpoint,
+    weights: Weights,
     entries: Sequence[Entry],
-    expected: Mapping[str, Shape],
+    expected: Mapping[str, ArrayShape],
     *,
     what: str,
 ) -> None:
@@ -136,21 +136,21 @@ def check_complete(
         ValueError: it lists every key that is missing, unexpected or of wrong shape.
     """
     needed = {entry.theirs: entry.their_shape(expected[entry.ours[0]]) for entry in entries}
-    extra = checkpoint.shapes.keys() - needed.keys()
+    extra = weights.shapes.keys() - needed.keys()
     problems = {
-        "missing": sorted(needed.keys() - checkpoint.shapes.keys()),
+        "missing": sorted(needed.keys() - weights.shapes.keys()),
         "unexpected": sorted(
             name for name in extra if not any(re.fullmatch(key, name) for key in HARMLESS)
         ),
         "of wrong shape": [
-            f"{name} is {checkpoint.shapes[name]}, expected {shape}"
+            f"{name} is {weights.shapes[name]}, expected {shape}"
             for name, shape in sorted(needed.items())
-            if name in checkpoint.shapes and checkpoint.shapes[name] != shape
+            if name in weights.shapes and weights.shapes[name] != shape
         ],
     }
     if any(problems.values()):
         raise ValueError(
-            f"{checkpoint.path} does not hold {what}:"
+            f"{weights.path} does not hold {what}:"
             + "".join(
                 f"\n  {problem} ({len(names)}): {', '.join(names)}"
                 for problem, names in problems.items()
@@ -160,7 +160,7 @@ def check_complete(
 
 
 def read_parameters(
-    checkpoint: Checkpoint,
+    weights: Weights,
     entries: Sequence[Entry],
     *,
     mesh: Mesh | None,
@@ -169,7 +169,7 @@ def read_parameters(
     """Read arrays one after the other, each straight to its devices.
 
     Args:
-        checkpoint: checked by `check_complete`.
+        weights: checked by `check_complete`.
         entries: what to read.
         mesh: the devices that the arrays are spread over; the default device if None.
         change: what is done to an array of ours before it is placed.
@@ -179,17 +179,17 @@ def read_parameters(
     """
     params = {}
     for entry in entries:
-        array = checkpoint.read(entry.theirs)
+        array = weights.read(entry.theirs)
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(
-                f"{checkpoint.path}: {entry.theirs} holds {array.dtype}, expected floating-point "
+                f"{weights.path}: {entry.theirs} holds {array.dtype}, expected floating-point "
                 "numbers"
             )
         for name, part in zip(entry.ours, entry.split(array), strict=True):
             part = np.ascontiguousarray(part, np.float32)
             if not np.isfinite(part).all():
                 raise ValueError(
-                    f"{checkpoint.path}: {entry.theirs} has numbers that are not finite: the file "
+                    f"{weights.path}: {entry.theirs} has numbers that are not finite: the file "
                     "is damaged, or its training failed"
                 )
             params[name] = put(change(name, part), mesh)

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from aima_jax.convert.layouts import Shape
+from aima_jax.convert.layouts import ArrayShape
 from aima_jax.convert.sidecars import StatedConfig
 from aima_jax.models import CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from aima_jax.models.config import OPENAI_MEAN, OPENAI_STD, Activation, Channels
-
-CONTEXT_LENGTH = 77
+from aima_jax.text.tokenizer import CONTEXT_LENGTH
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class Overrides:
 
 
 def read_shape(
-    found: Mapping[str, Shape], stated: StatedConfig, overrides: Overrides, where: str
+    found: Mapping[str, ArrayShape], stated: StatedConfig, overrides: Overrides, where: str
 ) -> CLIPConfig:
     """Read the shape of the model that a checkpoint was saved from.
 
@@ -91,7 +90,7 @@ def read_shape(
     return shape
 
 
-def count(found: Mapping[str, Shape], blocks: str) -> int:
+def count(found: Mapping[str, ArrayShape], blocks: str) -> int:
     """Count the blocks of this name, by the highest number among them."""
     matches = (re.match(rf"{re.escape(blocks)}\.(\d+)\.", name) for name in found)
     numbers = {int(match[1]) for match in matches if match}
@@ -154,7 +153,7 @@ def _pixels(stated: StatedConfig) -> dict[str, Any]:
 
 
 def _read_vit(
-    found: Mapping[str, Shape], stated: StatedConfig, overrides: Overrides, where: str
+    found: Mapping[str, ArrayShape], stated: StatedConfig, overrides: Overrides, where: str
 ) -> tuple[ViTConfig, tuple[int, int]]:
     width = _size(found, r"vision\.(blocks\.\d+\.\w+|pre|post)_norm\.\w+", 0)
     stated_patch = stated.value("vision.patch_size", 1)
@@ -180,7 +179,7 @@ def _read_vit(
 
 
 def _read_resnet(
-    found: Mapping[str, Shape], stated: StatedConfig, overrides: Overrides, where: str
+    found: Mapping[str, ArrayShape], stated: StatedConfig, overrides: Overrides, where: str
 ) -> tuple[ResNetConfig, tuple[int, int]]:
     width = _size(found, r"vision\.layer1\.\d+\.conv1\.(scale|bias|mean|variance)", 0)
     layers = tuple(count(found, f"vision.layer{stage}") for stage in (1, 2, 3, 4))
@@ -192,7 +191,7 @@ def _read_resnet(
     return vision, image_size or (32 * rows, 32 * columns)
 
 
-def _size(found: Mapping[str, Shape], pattern: str, axis: int, absent: int = 64) -> int:
+def _size(found: Mapping[str, ArrayShape], pattern: str, axis: int, absent: int = 64) -> int:
     """What most arrays of these names say; any number will do where all of them are missing."""
     sizes = [
         shape[axis]
@@ -202,7 +201,7 @@ def _size(found: Mapping[str, Shape], pattern: str, axis: int, absent: int = 64)
     return collections.Counter(sizes).most_common(1)[0][0] if sizes else absent
 
 
-def _mlp_width(found: Mapping[str, Shape], tower: str) -> int:
+def _mlp_width(found: Mapping[str, ArrayShape], tower: str) -> int:
     sizes = {
         name: (shape[0],) if "down" in name else (shape[-1],)
         for name, shape in found.items()
@@ -212,7 +211,7 @@ def _mlp_width(found: Mapping[str, Shape], tower: str) -> int:
 
 
 def _grid(
-    found: Mapping[str, Shape], name: str, grid: tuple[int, int] | None, where: str
+    found: Mapping[str, ArrayShape], name: str, grid: tuple[int, int] | None, where: str
 ) -> tuple[int, int]:
     """Rows and columns of a position table, which has one row more for the global token."""
     points = _size(found, re.escape(name), 0, absent=2) - 1

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from aima_jax.models import END_OF_TEXT
 from aima_jax.models.config import OPENAI_MEAN, OPENAI_STD, Activation, Channels
+from aima_jax.text.tokenizer import CONTEXT_LENGTH, END_TOKEN, VOCABULARY_SIZE
 
-VOCABULARY = 49408
 HUGGING_FACE_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 OPEN_CLIP_FILE = "open_clip_config.json"
@@ -192,9 +191,9 @@ def read_hugging_face(configs: Mapping[str, Json], where: str) -> StatedConfig:
         reader = _Reader(HUGGING_FACE_FILE, config, where)
         for field_of_ours, key, check, default in _HUGGING_FACE_FIELDS:
             reader.take(field_of_ours, key, check, default)
-        reader.expect("text_config.vocab_size", VOCABULARY, VOCABULARY)
+        reader.expect("text_config.vocab_size", VOCABULARY_SIZE, VOCABULARY_SIZE)
         # 2 stands for the highest id, which is the end of text.
-        reader.expect("text_config.eos_token_id", END_OF_TEXT, END_OF_TEXT, 2)
+        reader.expect("text_config.eos_token_id", END_TOKEN, END_TOKEN, 2)
         for tower in ("vision", "text"):
             reader.expect(f"{tower}_config.layer_norm_eps", 1e-5, 1e-5)
         values |= reader.stated().values
@@ -222,7 +221,7 @@ _OPEN_CLIP_FIELDS = (
     ("text.width", "model_cfg.text_cfg.width", _whole, 512),
     ("text.layers", "model_cfg.text_cfg.layers", _whole, 12),
     ("text.heads", "model_cfg.text_cfg.heads", _whole, 8),
-    ("text.context_length", "model_cfg.text_cfg.context_length", _whole, 77),
+    ("text.context_length", "model_cfg.text_cfg.context_length", _whole, CONTEXT_LENGTH),
     ("vision.pixel_mean", "preprocess_cfg.mean", _channels, None),
     ("vision.pixel_std", "preprocess_cfg.std", _deviations, None),
 )
@@ -243,7 +242,7 @@ _ALLOWED = {
     "vision_cfg.norm_kwargs": ({"eps": 1e-5},),
     "text_cfg.pool_type": ("argmax", "eos"),
     "text_cfg.proj_type": ("linear",),
-    "text_cfg.vocab_size": (VOCABULARY,),
+    "text_cfg.vocab_size": (VOCABULARY_SIZE,),
     "text_cfg.norm_kwargs": ({"eps": 1e-5},),
 }
 # What the keys mean that make another kind of model.
@@ -293,7 +292,7 @@ def read_open_clip(configs: Mapping[str, Json], where: str) -> StatedConfig:
         prefix = "model_cfg" if section == "model_cfg" else f"model_cfg.{section}"
         _check_section(reader, section, reader.at(prefix, {}))
     if reader.at("model_cfg.text_cfg.pool_type") == "eos":
-        reader.expect("model_cfg.text_cfg.eos_id", 2, END_OF_TEXT)
+        reader.expect("model_cfg.text_cfg.eos_id", 2, END_TOKEN)
     return reader.stated()
 
 

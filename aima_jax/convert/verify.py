@@ -8,9 +8,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from aima_jax.convert.files import open_checkpoint
 from aima_jax.convert.load import load_clip
 from aima_jax.convert.sidecars import HUGGING_FACE_FILE, PREPROCESSOR_FILE
+from aima_jax.convert.weights import open_weights
 from aima_jax.files import user_path
 from aima_jax.models import CLIP
 from aima_jax.pixels import normalize
@@ -49,7 +49,7 @@ def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, floa
             f"{path}: transformers reads CLIP from its own layout alone, config.json and weights "
             "in a folder: ViTs only, and no file of OpenAI's or open_clip's"
         )
-    path = open_checkpoint(name_or_path).path
+    path = open_weights(name_or_path).path
     config, clip = load_clip(path, image_size=None)
     theirs = transformers.CLIPModel.from_pretrained(path.parent, dtype=torch.float32).eval()
     generator = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ from jaxtyping import Int, Int32, Shaped, UInt8
 
 from aima_jax.attributes import AttributeSchema
 from aima_jax.data.pictures import RECORD_FORMATS, read_pixels
-from aima_jax.data.prepared import read_labels, verify
+from aima_jax.data.prepared import load_labels, read_verified
 from aima_jax.text import Wording
 
 
@@ -137,7 +137,7 @@ class Dataset:
             schema=self.schema,
             wording=self.wording,
             traits=self.traits,
-            **read_labels(self.folder, split),
+            **load_labels(self.folder, split),
             checksum=self.contents[split],
             _pictures=_Pictures(self.folder, split),
             _records=np.arange(self.counts[split]),
@@ -156,7 +156,7 @@ def open_dataset(folder: pathlib.Path) -> Dataset:
         FileNotFoundError: there is no such folder.
         ValueError: a file is missing or damaged, or an earlier version wrote the folder.
     """
-    manifest = verify(folder)
+    manifest = read_verified(folder)
     return Dataset(
         folder=folder,
         name=manifest["dataset"],

@@ -17,7 +17,7 @@ from aima_jax.files import checksums, compare, read_sealed_json, write_sealed_js
 MANIFEST = "manifest.json"
 FORMAT = 2
 
-Labels = dict[str, np.ndarray]
+SplitLabels = dict[str, np.ndarray]
 
 
 def write_manifest(
@@ -90,7 +90,7 @@ def read_manifest(folder: pathlib.Path, *, version: int = FORMAT) -> dict[str, A
     )
 
 
-def verify(folder: pathlib.Path, *, version: int = FORMAT) -> dict[str, Any]:
+def read_verified(folder: pathlib.Path, *, version: int = FORMAT) -> dict[str, Any]:
     """Read every file of a prepared folder, at most once in a process, and return its manifest.
 
     Raises:
@@ -100,7 +100,7 @@ def verify(folder: pathlib.Path, *, version: int = FORMAT) -> dict[str, Any]:
     manifest = read_manifest(folder, version=version)
     problems = compare(folder, manifest["files"], leave_out=MANIFEST)
     for split, count in manifest["counts"].items() if not problems else ():
-        found = len(read_labels(folder, split)["filename"])
+        found = len(load_labels(folder, split)["filename"])
         if found != count:
             problems.append(f"{labels_file(split)} has {found} records, not {count}")
     if problems:
@@ -111,12 +111,12 @@ def verify(folder: pathlib.Path, *, version: int = FORMAT) -> dict[str, Any]:
 _ADVICE = "move the folder away and prepare the dataset again"
 
 
-def write_labels(folder: pathlib.Path, split: str, labels: Labels) -> None:
+def write_labels(folder: pathlib.Path, split: str, labels: SplitLabels) -> None:
     """Write attributes, identity, camera and filename of a split's records, in their order."""
     np.savez_compressed(folder / labels_file(split), **labels)
 
 
-def read_labels(folder: pathlib.Path, split: str) -> Labels:
+def load_labels(folder: pathlib.Path, split: str) -> SplitLabels:
     """Return what `write_labels` wrote."""
     with np.load(folder / labels_file(split), allow_pickle=False) as labels:
         return dict(labels)

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from aima_jax.checkpoint import FOLDER, Restored, Selected, load_model, select
-from aima_jax.config import check
 from aima_jax.data import Split, categories, open_dataset, prepared_folder
 from aima_jax.distributed import from_first_host
 from aima_jax.evaluation.encoder import Encoder
@@ -22,12 +21,12 @@ from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels
 from aima_jax.evaluation.ranking import evaluate_rankings
 from aima_jax.evaluation.report import Ranking, write_report
 from aima_jax.evaluation.similarity import Gallery, top_k
+from aima_jax.fields import check
 from aima_jax.files import atomic_write, user_path, write_json
 from aima_jax.parameters import flatten
 from aima_jax.sharding import make_mesh
 from aima_jax.text import build_text_table
-from aima_jax.workdir import METRICS as METRICS_FILE
-from aima_jax.workdir import RANKINGS, REPORT, RESULTS, locked_workdir, record_start
+from aima_jax.workdir import METRICS_FILE, RANKINGS, REPORT, RESULTS, locked_workdir, record_start
 
 _REPORTED_QUERIES = 12
 _REPORTED_RANKS = 10

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from aima_jax.attributes import AttributeSchema, Description, agreement
 from aima_jax.evaluation.metrics import irrelevant_above, query_metrics, random_ranking
-from aima_jax.evaluation.posterior import Bank, Encode, complete
+from aima_jax.evaluation.posterior import Bank, EncodeTexts, complete
 from aima_jax.evaluation.similarity import Gallery
 from aima_jax.text import PromptTemplate
 
@@ -37,7 +37,7 @@ class PartialQueries:
     def __init__(
         self,
         template: PromptTemplate,
-        encode: Encode,
+        encode: EncodeTexts,
         bank: Bank,
         images: Float[np.ndarray, "gallery dim"],
         attributes: UInt8[np.ndarray, "gallery attributes"],

@@ -20,7 +20,7 @@ from aima_jax.checkpoint import Restored
 from aima_jax.files import atomic_write
 from aima_jax.text import PromptTemplate
 
-Encode = Callable[[Sequence[str]], Float[np.ndarray, "sentences dim"]]
+EncodeTexts = Callable[[Sequence[str]], Float[np.ndarray, "sentences dim"]]
 
 _log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Bank:
             yield block, np.exp(exponents - top[:, None]), top
 
 
-def load_bank(restored: Restored, encode: Encode, *, temperature: float) -> Bank:
+def load_bank(restored: Restored, encode: EncodeTexts, *, temperature: float) -> Bank:
     """Return a model's bank, from the file beside its checkpoint if that is of this model.
 
     Otherwise its sentences are encoded, and the file is written for the next time.
@@ -199,7 +199,7 @@ def complete(
     bank: Bank,
     template: PromptTemplate,
     said: Int8[np.ndarray, "descriptions attributes"],
-    encode: Encode,
+    encode: EncodeTexts,
 ) -> dict[int, Float[np.ndarray, "sentences dim"]]:
     """Complete each description with which no category of a bank agrees, in up to 16 ways.
 

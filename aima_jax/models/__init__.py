@@ -1,7 +1,7 @@
 """CLIP and AIMA in Flax NNX; they know nothing of data, training or files."""
 
 from aima_jax.models.aima import AIMA
-from aima_jax.models.clip import CLIP, END_OF_TEXT, text_mask
+from aima_jax.models.clip import CLIP, text_mask
 from aima_jax.models.config import (
     PRESETS,
     AIMAConfig,
@@ -15,7 +15,6 @@ from aima_jax.models.positions import resize_positions
 __all__ = [
     "AIMA",
     "CLIP",
-    "END_OF_TEXT",
     "PRESETS",
     "AIMAConfig",
     "CLIPConfig",

@@ -12,8 +12,7 @@ from aima_jax.models.layers import Block, LayerNorm, Linear, apply_blocks, norma
 from aima_jax.models.positions import resize_positions
 from aima_jax.models.resnet import ModifiedResNet
 from aima_jax.platform import Platform
-
-END_OF_TEXT = 49407
+from aima_jax.text.tokenizer import END_TOKEN
 
 
 class PatchEmbedding(nnx.Module):
@@ -152,7 +151,7 @@ def make_blocks(
 
 def text_mask(tokens: Int[Array, "batch tokens"]) -> Bool[Array, "batch tokens"]:
     """True up to and including the first end of text."""
-    ends = tokens == END_OF_TEXT
+    ends = tokens == END_TOKEN
     return jnp.cumsum(ends, axis=-1) - ends == 0
 
 
@@ -211,6 +210,6 @@ class CLIP(nnx.Module):
             ValueError: the sentences are longer than the context.
         """
         encoded = self.text(tokens)
-        end = jnp.argmax(tokens == END_OF_TEXT, axis=-1)
+        end = jnp.argmax(tokens == END_TOKEN, axis=-1)
         features = jnp.take_along_axis(encoded, end[:, None, None], axis=1)[:, 0]
         return features.astype(jnp.float32), encoded

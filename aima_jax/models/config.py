@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from aima_jax.text.tokenizer import CONTEXT_LENGTH, VOCABULARY_SIZE
+
 Activation = Literal["quick_gelu", "gelu"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
@@ -120,8 +122,8 @@ class ResNetConfig(ImageTowerConfig):
 class TextConfig(TransformerConfig):
     """Shape of the text transformer."""
 
-    context_length: int = 77
-    vocabulary: int = 49408
+    context_length: int = CONTEXT_LENGTH
+    vocabulary: int = VOCABULARY_SIZE
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 Piece = tuple[str, str | None]
 # The words of the attributes that hold, under the name of the group or of the single bit.
-Said = Mapping[str, Sequence[Piece]]
+Words = Mapping[str, Sequence[Piece]]
 
 _ARTICLE = re.compile(r"^an? ")
 
@@ -38,11 +38,11 @@ class NounPhrase:
         """All that can be told of the thing."""
         return tuple(filter(None, (*self.adjectives, self.head, *self.features)))
 
-    def holds(self, said: Said) -> bool:
+    def holds(self, said: Words) -> bool:
         """Says whether there is anything to tell of the thing."""
         return not said.keys().isdisjoint(self.attributes)
 
-    def pieces(self, said: Said, *, articles: bool) -> list[Piece]:
+    def pieces(self, said: Words, *, articles: bool) -> list[Piece]:
         """Returns the words, e.g. "a casual black jacket with a sweater and a logo"."""
         adjectives = []
         for name in self.adjectives:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int8, UInt8
 
 from aima_jax.attributes import NOT, AttributeSchema, Description
-from aima_jax.text.grammar import Clause, Piece, Said, Wording, listing, without_article
+from aima_jax.text.grammar import Clause, Piece, Wording, Words, listing, without_article
 
 TEMPLATES = ("sentence", "list", "absence")
 
@@ -141,7 +141,7 @@ class PromptTemplate:
     def _place(self, name: str) -> str:
         return name if name in self._placed_alone else name.partition("=")[0]
 
-    def _said(self, known: Description) -> Said:
+    def _said(self, known: Description) -> Words:
         """The words for what holds, by group or bit."""
         said: dict[str, list[Piece]] = {}
         for group in self.schema.groups:
@@ -196,7 +196,7 @@ class PromptTemplate:
         return "no " + " ".join(without_article(word) for word, _ in pieces)
 
 
-def _list(wording: Wording, said: Said, absences: list[Piece]) -> list[Piece]:
+def _list(wording: Wording, said: Words, absences: list[Piece]) -> list[Piece]:
     """As in: young woman, long hair, red top, black pants, bag, no hat"""
     subject, *things = wording.things
     pieces = subject.pieces(said, articles=False)
@@ -208,7 +208,7 @@ def _list(wording: Wording, said: Said, absences: list[Piece]) -> list[Piece]:
     return pieces
 
 
-def _statement(wording: Wording, said: Said, absences: list[Piece]) -> list[Piece]:
+def _statement(wording: Wording, said: Words, absences: list[Piece]) -> list[Piece]:
     """As in: A young woman wears a red top, carries a bag, and has no hat and no backpack."""
     subject = wording.subject.pieces(said, articles=True)
     for detail in _say(wording.details, said):
@@ -226,7 +226,7 @@ def _statement(wording: Wording, said: Said, absences: list[Piece]) -> list[Piec
     return [(first[0].upper() + first[1:], name), *pieces[1:], (".", None)]
 
 
-def _say(clauses: Sequence[Clause], said: Said) -> list[list[Piece]]:
+def _say(clauses: Sequence[Clause], said: Words) -> list[list[Piece]]:
     """Returns the clauses that have anything to tell, each with the things that have."""
     groups = []
     for clause in clauses:

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int32
 
-START_TOKEN = 49406
-END_TOKEN = 49407
+VOCABULARY_SIZE = 49408
+START_TOKEN, END_TOKEN = VOCABULARY_SIZE - 2, VOCABULARY_SIZE - 1
 MASK_TOKEN = 49405  # the last of the merges: "jekyll", which no prompt contains
 PAD_TOKEN = 0
 CONTEXT_LENGTH = 77

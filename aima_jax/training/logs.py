@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from aima_jax.files import atomic_write
 from aima_jax.losses import LOSSES
-from aima_jax.workdir import METRICS, read_metrics
+from aima_jax.workdir import METRICS_FILE, read_metrics
 
 
 class Progress:
@@ -108,7 +108,7 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: pathlib.Path, *, first_step: int):
-        path, folder = workdir / METRICS, workdir / "tensorboard"
+        path, folder = workdir / METRICS_FILE, workdir / "tensorboard"
         kept = [row for row in read_metrics(path) if row["step"] <= first_step]
         with atomic_write(path) as temporary:
             temporary.write_bytes(b"".join(map(_line, kept)))

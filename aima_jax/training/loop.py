@@ -20,8 +20,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from aima_jax.config import check, profiled_steps
 from aima_jax.data import TrainBatches, decode_all
+from aima_jax.fields import check, profiled_steps
 from aima_jax.files import user_path
 from aima_jax.losses import LOSSES
 from aima_jax.sharding import batch_sharding, one_ahead, put_rows
@@ -64,7 +64,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
             print("\n".join([*run.notes, told]))
             return
         if jax.process_index() == 0:
-            record_start(workdir, first_step=run.first_step, dataset=dict(run.description.dataset))
+            record_start(workdir, first_step=run.first_step, dataset=dict(run.metadata.dataset))
         _take_steps(run, check_lock)
 
 
@@ -93,7 +93,7 @@ def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
         del first, lowered
 
         interruption = stack.enter_context(Interruption())
-        saver = stack.enter_context(contextlib.closing(Saver(run.workdir, run.description)))
+        saver = stack.enter_context(contextlib.closing(Saver(run.workdir, run.metadata)))
         trace = stack.enter_context(contextlib.closing(Trace(config.profile, run.workdir)))
         writer = None
         if first_host:

@@ -60,7 +60,7 @@ class Objective:
 
         Args:
             model: encodes the rows.
-            rows: as `draw` gives them.
+            rows: as `draw_rows` gives them.
             parts: equal parts in which the rows are encoded; the losses see all of them.
         """
         count = jnp.sum(rows["mask"], dtype=jnp.float32) if "mask" in rows else jnp.float32(0)

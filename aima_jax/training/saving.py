@@ -32,9 +32,9 @@ class Saver:
     newest two: should the newest be damaged, the one before it serves.
     """
 
-    def __init__(self, workdir: pathlib.Path, description: checkpoint.Description):
+    def __init__(self, workdir: pathlib.Path, metadata: checkpoint.Metadata):
         self._folder = workdir / checkpoint.FOLDER
-        self._description = description
+        self._metadata = metadata
         self._checkpointer = self._open()
         self._running: threading.Thread | None = None
         self._error: Exception | None = None
@@ -116,11 +116,11 @@ class Saver:
         try:
             response.result()
             if jax.process_index() == 0:
-                vision = self._description.model["clip"]["vision"]
+                vision = self._metadata.model["clip"]["vision"]
                 identity = model_id(params, vision["pixel_mean"], vision["pixel_std"])
                 checkpoint.seal(
                     self._folder / str(step),
-                    replace(self._description, model_id=identity),
+                    replace(self._metadata, model_id=identity),
                     step=step,
                     metrics=metrics,
                 )
@@ -160,7 +160,7 @@ class Saver:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def restore(
+def restore_state(
     path: pathlib.Path, abstract: TrainState, *, mesh: Mesh, min_shard_elements: int
 ) -> TrainState:
     """Reads a whole training state, each array straight to its place on the mesh."""

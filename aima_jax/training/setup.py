@@ -33,7 +33,7 @@ from aima_jax.sharding import make_mesh, put_array, replicated, state_shardings
 from aima_jax.text import PromptTemplate, TextTable, Variation, build_text_table
 from aima_jax.text.tokenizer import END_TOKEN
 from aima_jax.training.optimizer import learning_rate_schedule, make_optimizer, trainable_names
-from aima_jax.training.saving import clear_damaged, restore
+from aima_jax.training.saving import clear_damaged, restore_state
 from aima_jax.training.step import CategoryTable, Objective, TrainState, make_train_step
 from aima_jax.workdir import as_json
 
@@ -65,7 +65,7 @@ class Run:
     table: CategoryTable
     step: jax.stages.Wrapped
     state: TrainState
-    description: checkpoint.Description
+    metadata: checkpoint.Metadata
     notes: list[str]
 
     @property
@@ -102,7 +102,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         skeleton, params = initial_parameters(config, problem.table.attributes, mesh)
         words = known_words(config, problem.table)
     else:
-        found = checkpoint.describe(path)
+        found = checkpoint.read_metadata(path)
         if found.dataset != dataset:
             raise ValueError(
                 f"{config.dataset} has changed since {path} was saved; train in another --workdir"
@@ -147,7 +147,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         state = initial_state(params, optimizer, trainable, **place)
     else:
         abstract = jax.eval_shape(lambda p: TrainState.create(p, optimizer, trainable), params)
-        state = restore(path, abstract, **place)
+        state = restore_state(path, abstract, **place)
     step = make_train_step(
         skeleton,
         optimizer,
@@ -176,7 +176,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
             compiler_options=platform.compiler_options(),
         ),
         state=state,
-        description=checkpoint.Description(
+        metadata=checkpoint.Metadata(
             model=skeleton.config.to_dict(),
             schema=problem.train.schema.to_dict(),
             wording=problem.train.wording.to_dict(),
@@ -335,7 +335,7 @@ def known_words(config: ConfigDict, table: TextTable) -> dict[str, Any]:
     if config.weights and (exported := exported_words(config.weights)):
         words = exported
     if config.init_from:
-        words = checkpoint.describe(checkpoint.find(config.init_from)).words
+        words = checkpoint.read_metadata(checkpoint.find_checkpoint(config.init_from)).words
     sentences = table.tokens.reshape(-1, table.tokens.shape[-1])
     ends = np.argmax(sentences == END_TOKEN, axis=1)
     said = sentences[np.arange(sentences.shape[1]) <= ends[:, None]]

@@ -114,7 +114,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Rows, table: CategoryTable) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        rows = draw(key, batch, table, objective, augmentation)
+        rows = draw_rows(key, batch, table, objective, augmentation)
         params = {name: p for name, p in state.params.items() if name in trainable}
         frozen = {name: p for name, p in state.params.items() if name not in trainable}
         gradients, metrics = jax.grad(loss_and_metrics, has_aux=True)(params, frozen, rows)
@@ -155,7 +155,7 @@ def only_if(
     return jax.tree.map(partial(jnp.where, accept), update(), old)
 
 
-def draw(
+def draw_rows(
     key: PRNGKeyArray,
     batch: Rows,
     table: CategoryTable,

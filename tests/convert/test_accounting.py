@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from aima_jax.convert import files, load_aima, load_clip, load_irra, load_pretrained
 from aima_jax.convert import load as loading
-from aima_jax.convert.files import Checkpoint
+from aima_jax.convert import load_aima, load_clip, load_irra, load_pretrained
 from aima_jax.convert.layouts import (
     HUGGING_FACE,
     OPENAI,
@@ -26,6 +25,7 @@ from aima_jax.convert.layouts import (
     irra,
 )
 from aima_jax.convert.shapes import Overrides
+from aima_jax.convert.weights import Weights, open_weights
 from aima_jax.models import (
     AIMA,
     CLIP,
@@ -86,14 +86,14 @@ def load(shapes, monkeypatch, config=None, metadata=None):
 
 
 def unwritten(patch, shapes, sidecars=None, metadata=None):
-    checkpoint = Checkpoint(
+    checkpoint = Weights(
         "weights.file",
         shapes,
         lambda name: np.broadcast_to(np.float32(1), shapes[name]),
         sidecars or {},
         metadata or {},
     )
-    patch.setattr(loading, "open_checkpoint", lambda *_, **__: checkpoint)
+    patch.setattr(loading, "open_weights", lambda *_, **__: checkpoint)
 
 
 def load_any(shapes, config, table):
@@ -275,7 +275,7 @@ def test_openai_s_own_archives_need_no_word_and_nothing_else_passes_for_one(name
     def load_alone(shapes):
         with monkeypatch.context() as patch:
             unwritten(patch, shapes)
-            return loading.clip_source(loading.open_checkpoint("weights.file"), Overrides())[0]
+            return loading.clip_source(loading.open_weights("weights.file"), Overrides())[0]
 
     assert load_alone(shapes | OPENAI_SIZES) == preset
     fewer_blocks = {k: v for k, v in shapes.items() if "transformer.resblocks.11." not in k}
@@ -372,8 +372,8 @@ def test_a_hugging_face_id_is_fetched_once(weights, tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     for _ in range(2):
-        checkpoint = files.open_checkpoint("some/clip")
-        assert dict(checkpoint.shapes) == {"visual.proj": (4, 4)}
+        opened = open_weights("some/clip")
+        assert dict(opened.shapes) == {"visual.proj": (4, 4)}
     assert fetched == ["config.json", *dict.fromkeys((weights, shard))]
 
 
@@ -388,12 +388,12 @@ def test_what_is_in_hugging_face_s_cache_needs_no_network(tmp_path, monkeypatch)
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(FileNotFoundError, match="some/clip is not a path here"):
-        files.open_checkpoint("some/clip")
+        open_weights("some/clip")
     (snapshot / "model.safetensors.index.json").write_text('{"weight_map": {"a": "1.safetensors"}}')
     save_file({"a": np.ones(3, np.float32)}, snapshot / "1.safetensors")
-    checkpoint = files.open_checkpoint("some/clip")
-    assert dict(checkpoint.shapes) == {"a": (3,)}
-    assert checkpoint.sidecars == {"config.json": {"model_type": "clip"}}
+    opened = open_weights("some/clip")
+    assert dict(opened.shapes) == {"a": (3,)}
+    assert opened.sidecars == {"config.json": {"model_type": "clip"}}
 
 
 def test_without_pytorch_its_files_are_refused_with_the_way_out(tmp_path, monkeypatch):

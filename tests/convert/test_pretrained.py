@@ -10,9 +10,9 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from aima_jax.convert import load_clip, save_aima, save_clip
-from aima_jax.convert.aima import read_aima
-from aima_jax.convert.files import open_checkpoint
+from aima_jax.convert.export import read_aima
 from aima_jax.convert.layouts import OPENAI, OPENAI_RESNET, entries_of, irra
+from aima_jax.convert.weights import open_weights
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from aima_jax.models import resize_positions as resize
 from aima_jax.parameters import bind, flatten
@@ -113,9 +113,7 @@ def test_pixel_statistics_come_with_the_weights_and_go_out_with_them(tmp_path):
         save_clip(started.clip, tmp_path / "clip")
         assert load_clip(tmp_path / "clip", image_size=None)[0].vision == vision
         save_aima(started, tmp_path / "aima.safetensors")
-        assert (
-            read_aima(open_checkpoint(tmp_path / "aima.safetensors")).config.clip.vision == vision
-        )
+        assert read_aima(open_weights(tmp_path / "aima.safetensors")).config.clip.vision == vision
         said = {"pixel_mean": (0.1, 0.2, 0.3), "pixel_std": (1.0, 2.0, 3.0)}
         skeleton, _ = start(tmp_path / "aima.safetensors", (32, 32), model=said)
         other = skeleton.config.clip.vision

@@ -7,7 +7,7 @@ import optax
 from flax import nnx
 from PIL import Image
 
-from aima_jax.checkpoint import Description, pack_categories
+from aima_jax.checkpoint import Metadata, pack_categories
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
 from aima_jax.parameters import flatten
 from aima_jax.text.tokenizer import encode
@@ -43,7 +43,7 @@ def make_model(seed=0):
 
 def save(workdir, model):
     """A workdir with one checkpoint of the model."""
-    description = Description(
+    description = Metadata(
         model=model.config.to_dict(),
         schema=synthetic_schema.to_dict(),
         wording=WORDING.to_dict(),

@@ -105,7 +105,7 @@ def test_full_size(full_market, shared_data, tmp_path):
         "train": 12_936,
         "test": 16_483,
     }
-    train, test = (prepared.read_labels(folder, split) for split in ("train", "test"))
+    train, test = (prepared.load_labels(folder, split) for split in ("train", "test"))
     assert len(categories(train["attributes"])) == 508
     assert len(categories(test["attributes"])) == 484
     assert len(categories(test["attributes"]) - categories(train["attributes"])) == 315

@@ -54,8 +54,8 @@ def test_full_size(shared_data, tmp_path):
 def test_real_crops_byte_for_byte(shared_data, tmp_path):
     raw = shared_data / "pa100k_2000"
     folder = prepare("pa100k", manual_dir=raw, data_dir=tmp_path)
-    assert prepared.verify(folder)["counts"] == {"train": 1_400, "val": 200, "test": 400}
-    labels = {split: prepared.read_labels(folder, split) for split in ("train", "val", "test")}
+    assert prepared.read_verified(folder)["counts"] == {"train": 1_400, "val": 200, "test": 400}
+    labels = {split: prepared.load_labels(folder, split) for split in ("train", "val", "test")}
     held = {split: categories(rows["attributes"]) for split, rows in labels.items()}
     assert {split: len(rows) for split, rows in held.items()} == {
         "train": 438,
@@ -101,7 +101,7 @@ def test_empty_split(tmp_path):
     """A cut without pictures to validate on has no such split."""
     raw = small_pa100k(tmp_path / "raw", train=3, val=0, test=2)
     folder = prepare("pa100k", manual_dir=raw, data_dir=tmp_path / "data")
-    assert prepared.verify(folder)["counts"] == {"train": 3, "test": 2}
+    assert prepared.read_verified(folder)["counts"] == {"train": 3, "test": 2}
 
 
 def write_labels(root, change):

@@ -116,8 +116,8 @@ def test_random_splits(full_peta, tmp_path, number, suffix, schema):
 def test_full_size(full_peta, shared_data, tmp_path):
     folder = prepare("peta", manual_dir=full_peta, data_dir=tmp_path)
     assert folder == tmp_path / "peta" / "sal" / "1.0.0"
-    assert prepared.verify(folder)["counts"] == {"train": 11_886, "test": 1_435}
-    train, test = (prepared.read_labels(folder, split) for split in ("train", "test"))
+    assert prepared.read_verified(folder)["counts"] == {"train": 11_886, "test": 1_435}
+    train, test = (prepared.load_labels(folder, split) for split in ("train", "test"))
     assert len(categories(train["attributes"])) == 1_890
     assert len(categories(test["attributes"])) == 200
     assert not categories(test["attributes"]) & categories(train["attributes"])

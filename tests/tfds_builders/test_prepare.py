@@ -83,7 +83,7 @@ def test_prepared_folder(raw, data):
     assert manifest["dataset"] == "pa100k"
     assert manifest["counts"] == {"train": 6, "val": 1, "test": 3}
     assert AttributeSchema.from_dict(manifest["schema"]) == pa100k_schema
-    labels = prepared.read_labels(folder, "train")
+    labels = prepared.load_labels(folder, "train")
     assert {name: column.dtype.kind for name, column in labels.items()} == {
         "attributes": "u",
         "identity": "i",
@@ -123,7 +123,7 @@ def test_configs_lie_beside_each_other(tmp_path, data):
     folders = [prepare(name, manual_dir=raw, data_dir=data) for name in ("peta", "peta/random5")]
     assert folders == [data / "peta" / "sal" / "1.0.0", data / "peta" / "random5" / "1.0.0"]
     assert find("peta/sal", data_dir=data) == folders[0]
-    assert [prepared.verify(folder)["dataset"] for folder in folders] == [
+    assert [prepared.read_verified(folder)["dataset"] for folder in folders] == [
         "peta/sal",
         "peta/random5",
     ]
@@ -463,7 +463,7 @@ def test_format_1_is_refused_with_the_command_that_writes_it_anew(tmp_path, data
     shutil.rmtree(raw)
     assert main(shlex.split(command)) == 0
     assert "peta/random1 is prepared" in capsys.readouterr().out
-    assert prepared.verify(folder) == before
+    assert prepared.read_verified(folder) == before
     changed = [path.name for path, time in written.items() if path.stat().st_mtime_ns != time]
     assert changed == ["manifest.json"]
 

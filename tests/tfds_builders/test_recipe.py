@@ -73,7 +73,7 @@ def get_config():
 }
 USE = """
 from aima_jax import cli
-from aima_jax.config import check
+from aima_jax.fields import check
 from aima_jax.data import open_dataset, prepared_folder
 from aima_jax.training.setup import load_problem
 from configs.toys import get_config

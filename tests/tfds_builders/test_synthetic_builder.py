@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from aima_jax.data.prepared import read_labels
+from aima_jax.data.prepared import load_labels
 from tfds_builders.prepare import find, prepare
 from tfds_builders.synthetic_pedestrians import workers as module
 from tfds_builders.synthetic_pedestrians.builder import SyntheticPedestrians
@@ -64,7 +64,7 @@ def test_prepare_takes_any_size_and_keeps_sizes_apart(tmp_path):
     assert folder == find(f"synthetic_pedestrians/{SIZE.name}", data_dir=tmp_path)
     assert find(f"synthetic_pedestrians/{Size(24, 4, 10, 8).name}", data_dir=tmp_path) is None
     for name, split in plan(SIZE).items():
-        labels = read_labels(folder, name)
+        labels = load_labels(folder, name)
         shown = [split.assignment(index) for index in range(split.pictures)]
         np.testing.assert_array_equal(labels["attributes"], [one.attributes for one in shown])
         assert labels["identity"].tolist() == [one.identity for one in shown]

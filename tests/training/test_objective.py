@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from steps import NO_AUGMENTATION, Setup, objective, only
 
-from aima_jax.config import check
 from aima_jax.evaluation.report import write_report
+from aima_jax.fields import check
 from aima_jax.losses import LOSSES, Loss, LossBatch
 from aima_jax.models import AIMA
 from aima_jax.training.logs import Progress

@@ -12,7 +12,7 @@ from steps import NO_AUGMENTATION, Setup, objective
 from aima_jax.sharding import make_mesh
 from aima_jax.text import Variation
 from aima_jax.training import step as training_step
-from aima_jax.training.step import CategoryTable, draw, draw_partial_variants, draw_variants
+from aima_jax.training.step import CategoryTable, draw_partial_variants, draw_rows, draw_variants
 
 ROWS, CATEGORIES, VARIANTS, LENGTH, BITS = 6000, 3, 4, 5, 6
 PIXELS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -80,7 +80,7 @@ def test_all_that_a_row_draws_is_of_one_sentence_of_its_category():
     batch = {"category": category, "image": np.zeros((400, 2, 2, 3), np.uint8)}
     chosen = objective(**{"sentences.varied": 0.5, "sentences.variants": VARIANTS})
     table = numbered_table()
-    rows = draw(jax.random.key(3), batch, table, chosen, PIXELS | NO_AUGMENTATION)
+    rows = draw_rows(jax.random.key(3), batch, table, chosen, PIXELS | NO_AUGMENTATION)
     rows = {name: np.asarray(value) for name, value in rows.items()}
     number = rows["tokens"][:, 0] - 100
     np.testing.assert_array_equal(number // VARIANTS, category)
@@ -115,7 +115,7 @@ def test_each_use_of_chance_has_a_key_of_its_own(monkeypatch):
     batch = {"category": np.zeros(2, np.int32), "image": np.zeros((2, 2, 2, 3), np.uint8)}
     for seed in range(2):
         key = jax.random.key(seed)
-        draw(key, batch, numbered_table(), chosen, PIXELS | NO_AUGMENTATION)
+        draw_rows(key, batch, numbered_table(), chosen, PIXELS | NO_AUGMENTATION)
         keys.append(tuple(np.ravel(jax.random.key_data(key))))
     assert len(set(keys)) == len(keys) == 2 * (len(names) + 1)
 

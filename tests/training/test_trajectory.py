@@ -11,7 +11,7 @@ from aima_jax.convert import load_irra
 from aima_jax.parameters import flatten
 from aima_jax.platform import platform_of
 from aima_jax.training.optimizer import make_optimizer
-from aima_jax.training.step import TrainState, draw, make_train_step
+from aima_jax.training.step import TrainState, draw_rows, make_train_step
 from configs import common
 
 torch = pytest.importorskip("torch", reason="the reference is written in PyTorch")
@@ -145,7 +145,7 @@ def test_ten_steps_of_adam_equal_pytorch(tmp_path):
             "request": jnp.zeros(1, jnp.int32),
         }
         key = jax.random.fold_in(jax.random.key(0), number)
-        rows = draw(key, batch, setup.table, chosen, augmentation)
+        rows = draw_rows(key, batch, setup.table, chosen, augmentation)
         state, metrics = step(state, batch, setup.table)
         expected = five_losses(theirs, rows)
         optimizer.step(sum(expected))

@@ -87,7 +87,7 @@ def read_labels(path: pathlib.Path) -> dict[str, _Labels]:
         ValueError: the file is damaged, or it is not `market_attribute.mat`.
     """
     variable = "market_attribute"
-    halves = matlab.read_labels(path, _NAME, (variable,))[variable]
+    halves = matlab.read_variables(path, _NAME, (variable,))[variable]
     matlab.require_fields(halves, tuple(_FOLDERS), path, _NAME, variable)
     return {name: _labels(halves[name], path, f"{variable}.{name}") for name in _FOLDERS}
 

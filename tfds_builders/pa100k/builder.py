@@ -72,7 +72,7 @@ def read_labels(
         ValueError: the file is damaged, or it is not PA-100K's `annotation.mat`.
     """
     variables = [f"{split}_{kind}" for split in _SPLITS for kind in ("images_name", "label")]
-    content = matlab.read_labels(path, _NAME, ("attributes", *variables))
+    content = matlab.read_variables(path, _NAME, ("attributes", *variables))
     found = tuple(matlab.strings(content["attributes"], path, "attributes"))
     if found != FILE_NAMES:
         raise ValueError(

@@ -193,7 +193,7 @@ def read_labels(path: pathlib.Path) -> Labels:
     Raises:
         ValueError: the file is damaged, or it is not `PETA.mat`.
     """
-    peta = matlab.read_labels(path, _NAME, ("peta",))["peta"]
+    peta = matlab.read_variables(path, _NAME, ("peta",))["peta"]
     matlab.require_fields(peta, ("data", "attribute", "partion_attribute"), path, _NAME, "peta")
     if tuple(matlab.strings(peta["attribute"], path, "peta.attribute")) != FILE_NAMES:
         raise ValueError(

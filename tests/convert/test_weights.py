@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from aima_jax.cli import main
 from aima_jax.convert import load_clip, save_aima, save_clip
-from aima_jax.convert.aima import read_aima
-from aima_jax.convert.files import open_checkpoint
+from aima_jax.convert.export import read_aima
+from aima_jax.convert.weights import open_weights
 from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from aima_jax.parameters import bind, flatten
 from aima_jax.sharding import make_mesh
@@ -213,7 +213,7 @@ def test_a_whole_aima_comes_back_bit_for_bit(config, tmp_path):
     model = random_model(lambda: AIMA(config, rngs=nnx.Rngs(0)))
     save_aima(model, tmp_path / "a.safetensors")
     for mesh in (None, make_mesh()):
-        loaded = read_aima(open_checkpoint(tmp_path / "a.safetensors"), mesh=mesh)
+        loaded = read_aima(open_weights(tmp_path / "a.safetensors"), mesh=mesh)
         assert loaded.config == config
         assert_same(model, loaded)
     assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors"}

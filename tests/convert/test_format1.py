@@ -8,7 +8,7 @@ from flax import nnx
 
 from aima_jax import checkpoint
 from aima_jax.cli import main
-from aima_jax.convert.checkpoint import convert_checkpoints
+from aima_jax.convert.format1 import convert_checkpoints
 from aima_jax.data import categories, hold_out_categories, open_dataset
 from aima_jax.files import checksums, read_sealed_json, write_sealed_json
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from aima_jax.checkpoint import Description, Restored, load_model, pack_categories
-from aima_jax.convert.files import Checkpoint, open_checkpoint, write_safetensors
+from aima_jax.checkpoint import Metadata, Restored, load_model, pack_categories
 from aima_jax.convert.reading import read_model
+from aima_jax.convert.weights import Weights, open_weights, write_safetensors
 from aima_jax.files import user_path
 from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.parameters import flatten, model_id
@@ -36,7 +36,7 @@ def save_aima(model: AIMA | Restored, path: str | os.PathLike[str]) -> None:
     whole = model.model if isinstance(model, Restored) else model
     arrays = {name: np.asarray(array) for name, array in flatten(whole).items()}
     if isinstance(model, Restored):
-        said = _description(model).to_dict() | {"step": model.step}
+        said = _metadata(model).to_dict() | {"step": model.step}
     else:
         vision = whole.config.clip.vision
         identity = model_id(arrays, vision.pixel_mean, vision.pixel_std)
@@ -56,12 +56,12 @@ def load_aima(path: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Rest
         ValueError: it is damaged, is not an export of AIMA or one of an older format, or holds a
             model alone.
     """
-    checkpoint = open_checkpoint(path)
-    model = read_aima(checkpoint, mesh=mesh)
-    said = _said(checkpoint)
-    if checkpoint.metadata["aima"] != FORMAT:
+    weights = open_weights(path)
+    model = read_aima(weights, mesh=mesh)
+    said = _said(weights)
+    if weights.metadata["aima"] != FORMAT:
         raise ValueError(
-            f"{path} is of format {checkpoint.metadata['aima']}, which lacks the wording of its "
+            f"{path} is of format {weights.metadata['aima']}, which lacks the wording of its "
             "sentences; export it again from its run: aima convert checkpoint RUN, then "
             f"aima convert aima RUN {path}"
         )
@@ -70,8 +70,8 @@ def load_aima(path: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Rest
             f"{path} holds a model alone, without the attributes that could be asked for: start a "
             f"training from it with --config.weights={path}"
         )
-    description = Description.from_dict(said, checkpoint.path)
-    return description.restored(model, step=said["step"], path=checkpoint.path)
+    metadata = Metadata.from_dict(said, weights.path)
+    return metadata.restored(model, step=said["step"], path=weights.path)
 
 
 def restore(run: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Restored:
@@ -95,66 +95,66 @@ def exported_words(path: str | os.PathLike[str]) -> Mapping[str, Any] | None:
     file = user_path(path)
     if file.suffix != ".safetensors" or not file.is_file():
         return None
-    checkpoint = open_checkpoint(file)
-    if not is_aima(checkpoint):
+    weights = open_weights(file)
+    if not is_aima(weights):
         return None
-    return _said(checkpoint).get("words", {"from_clip": True, "trained": []})  # IRRA's are CLIP's
+    return _said(weights).get("words", {"from_clip": True, "trained": []})  # IRRA's are CLIP's
 
 
-def read_aima(checkpoint: Checkpoint, *, mesh: Mesh | None = None) -> AIMA:
+def read_aima(weights: Weights, *, mesh: Mesh | None = None) -> AIMA:
     """Read the model alone out of a file that `save_aima` wrote.
 
     Raises:
         ValueError: it is something else, or damaged.
     """
-    source = aima_source(checkpoint)
-    model = read_model(checkpoint, None, source, source, mesh=mesh)
-    check_identity(checkpoint)
+    source = aima_source(weights)
+    model = read_model(weights, None, source, source, mesh=mesh)
+    check_identity(weights)
     return model
 
 
-def is_aima(checkpoint: Checkpoint) -> bool:
+def is_aima(weights: Weights) -> bool:
     """Whether `save_aima` wrote this file, of this version or an older one."""
-    return checkpoint.metadata.get("aima") in ("1", FORMAT)
+    return weights.metadata.get("aima") in ("1", FORMAT)
 
 
-def aima_source(checkpoint: Checkpoint) -> AIMAConfig:
+def aima_source(weights: Weights) -> AIMAConfig:
     """The shape of the model in a file that `save_aima` wrote.
 
     Raises:
         ValueError: it is something else.
     """
-    if not is_aima(checkpoint):
+    if not is_aima(weights):
         raise ValueError(
-            f"{checkpoint.path} is not a whole AIMA model of format {FORMAT}, as of save_aima"
+            f"{weights.path} is not a whole AIMA model of format {FORMAT}, as of save_aima"
         )
     try:
-        said = _said(checkpoint)
-        config = read_config(said["model"])
+        said = _said(weights)
+        config = read_aima_config(said["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{checkpoint.path} does not hold the config of an AIMA model: {error}"
+            f"{weights.path} does not hold the config of an AIMA model: {error}"
         ) from None
     return config
 
 
-def check_identity(checkpoint: Checkpoint) -> None:
+def check_identity(weights: Weights) -> None:
     """Check that the arrays of a file that `save_aima` wrote are those that were written.
 
     Raises:
         ValueError: they are not.
     """
-    if (expected := _said(checkpoint)["model_id"]) is None:
+    if (expected := _said(weights)["model_id"]) is None:
         return
-    vision = aima_source(checkpoint).clip.vision
-    if model_id(_Arrays(checkpoint), vision.pixel_mean, vision.pixel_std) != expected:
+    vision = aima_source(weights).clip.vision
+    if model_id(_Arrays(weights), vision.pixel_mean, vision.pixel_std) != expected:
         raise ValueError(
-            f"{checkpoint.path} is damaged: its arrays are not those that were written; copy or "
+            f"{weights.path} is damaged: its arrays are not those that were written; copy or "
             "export it again"
         )
 
 
-def read_config(data: Mapping[str, Any]) -> AIMAConfig:
+def read_aima_config(data: Mapping[str, Any]) -> AIMAConfig:
     """The config of a model, also of format 1, where one activation is that of both towers.
 
     Raises:
@@ -169,9 +169,9 @@ def read_config(data: Mapping[str, Any]) -> AIMAConfig:
 class _Arrays(Mapping):
     """The arrays of a checkpoint, of which the last one read is kept."""
 
-    def __init__(self, checkpoint: Checkpoint):
-        self._names = checkpoint.shapes
-        self._read = functools.lru_cache(maxsize=1)(checkpoint.read)
+    def __init__(self, weights: Weights):
+        self._names = weights.shapes
+        self._read = functools.lru_cache(maxsize=1)(weights.read)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._read(name)
@@ -183,15 +183,15 @@ class _Arrays(Mapping):
         return len(self._names)
 
 
-def _said(checkpoint: Checkpoint) -> dict[str, Any]:
+def _said(weights: Weights) -> dict[str, Any]:
     """What a file says of itself."""
-    if checkpoint.metadata["aima"] == "1":
-        return {"model": json.loads(checkpoint.metadata["config"]), "model_id": None}
-    return json.loads(checkpoint.metadata["description"])
+    if weights.metadata["aima"] == "1":
+        return {"model": json.loads(weights.metadata["config"]), "model_id": None}
+    return json.loads(weights.metadata["description"])
 
 
-def _description(restored: Restored) -> Description:
-    return Description(
+def _metadata(restored: Restored) -> Metadata:
+    return Metadata(
         model=restored.model.config.to_dict(),
         schema=restored.schema.to_dict(),
         wording=restored.wording.to_dict(),

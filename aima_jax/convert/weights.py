@@ -1,4 +1,4 @@
-"""Checkpoint files: where they are, and how their arrays are read one at a time."""
+"""Weights files: where they are, and how their arrays are read one at a time."""
 
 import contextlib
 import json
@@ -43,7 +43,7 @@ Sidecars = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Weights:
     """The arrays of a checkpoint, not read yet.
 
     Attributes:
@@ -61,7 +61,7 @@ class Checkpoint:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_checkpoint(name_or_path: str | pathlib.Path, *, trust_weights: bool = False) -> Checkpoint:
+def open_weights(name_or_path: str | pathlib.Path, *, trust_weights: bool = False) -> Weights:
     """Open a Hugging Face id, a folder, or a file.
 
     Args:
@@ -188,7 +188,7 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
     return content["weight_map"]
 
 
-def _open_sharded(index: pathlib.Path, sidecars: Sidecars) -> Checkpoint:
+def _open_sharded(index: pathlib.Path, sidecars: Sidecars) -> Weights:
     """Open several files with one index that says which array is in which."""
     weight_map = _weight_map(index)
     files = {}
@@ -201,7 +201,7 @@ def _open_sharded(index: pathlib.Path, sidecars: Sidecars) -> Checkpoint:
     if listed != held:
         wrong = ", ".join(sorted(f"{key} in {name}" for key, name in listed ^ held))
         raise ValueError(f"{index} and its files do not hold the same arrays: {wrong}")
-    return Checkpoint(
+    return Weights(
         index,
         {key: files[name].shapes[key] for key, name in weight_map.items()},
         lambda key: files[weight_map[key]].read(key),
@@ -209,13 +209,13 @@ def _open_sharded(index: pathlib.Path, sidecars: Sidecars) -> Checkpoint:
     )
 
 
-def _open_file(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> Checkpoint:
+def _open_file(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> Weights:
     if path.suffix == ".safetensors":
         return _open_safetensors(path, sidecars)
     return _open_torch(path, sidecars, trust_weights)
 
 
-def _open_safetensors(path: pathlib.Path, sidecars: Sidecars) -> Checkpoint:
+def _open_safetensors(path: pathlib.Path, sidecars: Sidecars) -> Weights:
     """Map a file into memory; each array is read when it is asked for."""
     from safetensors import SafetensorError, safe_open
 
@@ -224,7 +224,7 @@ def _open_safetensors(path: pathlib.Path, sidecars: Sidecars) -> Checkpoint:
     except SafetensorError as error:
         raise ValueError(DAMAGED.format(path=path, reason=error)) from None
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    return Checkpoint(path, shapes, file.get_tensor, sidecars, file.metadata() or {})
+    return Weights(path, shapes, file.get_tensor, sidecars, file.metadata() or {})
 
 
 def write_safetensors(
@@ -247,7 +247,7 @@ def write_safetensors(
         raise OSError(f"{path} could not be written: {error}") from None
 
 
-def _open_torch(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> Checkpoint:
+def _open_torch(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> Weights:
     """Read a state dict, or a TorchScript archive where it is trusted."""
     zipped = zipfile.is_zipfile(path)  # files older than PyTorch 1.6 are not archives
     script = zipped and _is_torchscript(path)
@@ -278,7 +278,7 @@ def _open_torch(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> 
         tensor = state[name].detach()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
-    return Checkpoint(path, {name: tuple(x.shape) for name, x in state.items()}, read, sidecars)
+    return Weights(path, {name: tuple(x.shape) for name, x in state.items()}, read, sidecars)
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from aima_jax import checkpoint
 from aima_jax.attributes import AttributeSchema
-from aima_jax.convert.aima import read_config
+from aima_jax.convert.export import read_aima_config
 from aima_jax.data import Split, categories, open_dataset, prepared_folder
 from aima_jax.files import read_sealed_json, user_path
 from aima_jax.models import AIMAConfig
@@ -49,8 +49,8 @@ def _convert(folder: pathlib.Path) -> str:
     manifest = read_sealed_json(folder / checkpoint.MANIFEST)
     if "format" in manifest:
         return f"of format {manifest['format']} already"
-    old = _old_description(folder)
-    model = read_config(old["model"])
+    old = _old_metadata(folder)
+    model = read_aima_config(old["model"])
     config = ConfigDict(old["config"])
     train, _ = load_splits(config, open_dataset(prepared_folder(config)))
     attributes, _ = categories(train.attributes)
@@ -62,7 +62,7 @@ def _convert(folder: pathlib.Path) -> str:
     except (FileNotFoundError, ValueError) as error:
         words = known_words(ConfigDict({"weights": "", "init_from": ""}), table)
         note = f"; whether its words are a CLIP's is not known, so taken as not ({error})"
-    description = checkpoint.Description(
+    metadata = checkpoint.Metadata(
         model=model.to_dict(),
         schema=train.schema.to_dict(),
         wording=train.wording.to_dict(),
@@ -75,11 +75,11 @@ def _convert(folder: pathlib.Path) -> str:
         model_id=_model_id(folder, model),
     )
     step, metrics = manifest["step"], manifest["metrics"]
-    checkpoint.seal(folder, description, step=step, metrics=metrics)
+    checkpoint.seal(folder, metadata, step=step, metrics=metrics)
     return f"converted to format {checkpoint.FORMAT}{note}"
 
 
-def _old_description(folder: pathlib.Path) -> dict[str, Any]:
+def _old_metadata(folder: pathlib.Path) -> dict[str, Any]:
     """What format 1 keeps in Orbax's own metadata."""
     from orbax.checkpoint import v1 as ocp
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from aima_jax.config import RENAMED, check
+from aima_jax.fields import RENAMED, check
 from aima_jax.losses import LOSSES
 from aima_jax.workdir import as_json
 from configs import common, market1501, pa100k, peta, synthetic

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import aima_jax
-from aima_jax.checkpoint import Description, load_model, pack_categories
+from aima_jax.checkpoint import Metadata, load_model, pack_categories
 from aima_jax.cli import main
 from aima_jax.convert import exported_words, load_aima, load_pretrained, restore, save_aima
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, TextConfig, ViTConfig
@@ -37,7 +37,7 @@ CATEGORIES = np.random.default_rng(0).integers(0, 2, (3, SCHEMA.size)).astype(np
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     model = AIMA(AIMAConfig(CLIP_CONFIG, num_categories=3, fusion_depth=1), rngs=nnx.Rngs(0))
-    description = Description(
+    description = Metadata(
         model=model.config.to_dict(),
         schema=SCHEMA.to_dict(),
         wording=WORDING.to_dict(),
