@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     import jax
 
     from aima_jax import distributed, evaluation, training
-    from aima_jax.allocation import keep_memory
+    from aima_jax.platform import keep_memory
 
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value

@@ -1,5 +1,7 @@
-"""What kind of device a model computes on: a value, taken from the mesh and handed down."""
+"""What a model computes on: a value, taken from the mesh and handed down; a CPU's memory."""
 
+import ctypes
+import sys
 from dataclasses import dataclass
 
 from jax.sharding import Mesh
@@ -38,3 +40,21 @@ def platform_of(mesh: Mesh) -> Platform:
         return Platform("cuda", float(device.compute_capability))
     except (AttributeError, ValueError):  # AMD's are named, as "gfx942"
         return Platform(device.platform)
+
+
+# glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+
+
+def keep_memory() -> None:
+    """Have glibc keep the memory of large arrays once they are freed; for programs to call first.
+
+    XLA's CPU backend asks for its temporary memory at every step and gives it back after it. As
+    glibc comes, the kernel then maps and clears each page of it anew. Does nothing without glibc.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is None or not hasattr(libc, "mallopt"):
+        return
+    libc.mallopt(_MMAP_MAX, 0)  # large arrays in the heap as well,
+    libc.mallopt(_ARENA_MAX, 1)  # in the one that grows without bounds,
+    libc.mallopt(_TRIM_THRESHOLD, -1)  # which keeps what they leave

@@ -16,14 +16,13 @@ from contest import Answer, clear_peak, host_peak, matmul_rate
 from flax import nnx
 from safetensors.numpy import save_file
 
-from aima_jax.allocation import keep_memory
 from aima_jax.convert.layouts import HUGGING_FACE, Row, entries_of, irra
 from aima_jax.evaluation.encoder import Encoder
 from aima_jax.models import AIMA, AIMAConfig, CLIPConfig
 from aima_jax.models.config import OPENAI_MEAN, OPENAI_STD
+from aima_jax.models.layers import normalize
 from aima_jax.parameters import Parameters, flatten, statistic_names
-from aima_jax.pixels import normalize
-from aima_jax.platform import Platform, platform_of
+from aima_jax.platform import Platform, keep_memory, platform_of
 from aima_jax.sharding import make_mesh
 from aima_jax.text import PromptTemplate, build_text_table
 from aima_jax.training.objective import Metrics, Objective

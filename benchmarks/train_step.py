@@ -14,7 +14,7 @@ compiled, under autocast to bfloat16, and Adam is one kernel; on a CPU it is as 
 
 Both take turns, each in a process of its own; the median of the turns after the first two counts.
 A turn is a step, but on a GPU eight, of which the last is waited for, as training loops do.
-Ours sets the allocator as run.py does (`aima_jax.allocation`).
+Ours sets the allocator as run.py does (`aima_jax.platform`).
 Memory is the highest resident set of the process from its first step on, libraries and compiling
 included; on a GPU it is the device's. The peer compiles, where it does, during its first step.
 FLOPs are counted from the shapes (`ours.count_flops`); XLA's own count stands beside them, which

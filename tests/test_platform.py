@@ -1,5 +1,7 @@
-"""The platform is read off a mesh's devices, wherever they are."""
+"""The platform is read off a mesh's devices; memory is kept where a program asks for it."""
 
+import subprocess
+import sys
 import types
 
 import jax
@@ -40,3 +42,28 @@ def test_xla_knows_the_options():
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
     with pytest.raises(Exception, match="xla_gpu_enable_nothing"):
         jax.jit(lambda x: x + 1, compiler_options={"xla_gpu_enable_nothing": False})(1)
+
+
+PROGRAM = """
+import resource, sys
+from aima_jax.platform import keep_memory
+
+if sys.argv[1] == "kept":
+    keep_memory()
+
+def faults_of_an_array():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(b"1") * 2**26
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults_of_an_array()
+print(faults_of_an_array())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_a_large_array_takes_the_pages_of_the_one_before():
+    def faults(how):
+        return int(subprocess.check_output([sys.executable, "-c", PROGRAM, how], text=True))
+
+    assert faults("kept") < 100 < 1000 < faults("given back")

@@ -280,7 +280,7 @@ def _write_manifest(
     )
 
 
-def _stored(builder: Any, split: str) -> tuple[prepared.Labels, str]:
+def _stored(builder: Any, split: str) -> tuple[prepared.SplitLabels, str]:
     """Read the records back: their labels, which thus cannot disagree, and what they amount to."""
     import tensorflow_datasets as tfds
 

@@ -11,9 +11,8 @@ import numpy as np
 from aima_jax import cli
 from aima_jax.checkpoint import is_run, load_model
 from aima_jax.convert.export import is_aima, read_aima, save_aima
-from aima_jax.convert.huggingface import save_clip
+from aima_jax.convert.huggingface import save_clip, verify
 from aima_jax.convert.load import load_clip, load_irra
-from aima_jax.convert.verify import verify
 from aima_jax.convert.weights import open_weights
 from aima_jax.files import user_path
 from aima_jax.models.config import Activation

@@ -1,18 +1,26 @@
-"""Folders that `transformers.CLIPModel.from_pretrained` loads."""
+"""transformers' CLIP: folders that it loads, and the comparison of a converted CLIP with it."""
 
 import json
 import math
 import pathlib
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from aima_jax.convert.layouts import HUGGING_FACE, entries_of
-from aima_jax.convert.weights import write_safetensors
+from aima_jax.convert.load import load_clip
+from aima_jax.convert.sidecars import HUGGING_FACE_FILE, PREPROCESSOR_FILE
+from aima_jax.convert.weights import open_weights, write_safetensors
 from aima_jax.files import atomic_write, user_path
 from aima_jax.models import CLIP, CLIPConfig, ViTConfig
+from aima_jax.models.layers import normalize
 from aima_jax.parameters import flatten
 from aima_jax.text import tokenizer
+from aima_jax.text.tokenizer import END_TOKEN, MASK_TOKEN, START_TOKEN
 
 
 def save_clip(clip: CLIP, folder: str | pathlib.Path, *, temperature: float = 0.01) -> None:
@@ -132,3 +140,108 @@ def _preprocessor(config: CLIPConfig) -> dict[str, Any]:
         "image_mean": list(config.vision.pixel_mean),
         "image_std": list(config.vision.pixel_std),
     }
+
+
+def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, float]:
+    """Measure how far our stages are from transformers', on pictures and sentences of noise.
+
+    transformers' own image processor normalises the pictures for its model, so that a wrong mean or
+    deviation of ours is seen as well as a wrong weight. Needs PyTorch.
+
+    Args:
+        name_or_path: a Hugging Face id, or a folder in that layout.
+        seed: of the pictures and sentences.
+
+    Returns:
+        For each stage of both towers the largest difference relative to the stage's largest value;
+        in float32 about 1e-6.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or no network to fetch it.
+        ValueError: PyTorch is missing, or the checkpoint is not Hugging Face's CLIP.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError:
+        raise ValueError(
+            "verify runs transformers' CLIP, which needs PyTorch: pip install torch transformers"
+        ) from None
+    path = user_path(name_or_path)
+    folder = path if path.is_dir() else path.parent
+    if path.exists() and not (folder / HUGGING_FACE_FILE).exists():
+        raise ValueError(
+            f"{path}: transformers reads CLIP from its own layout alone, config.json and weights "
+            "in a folder: ViTs only, and no file of OpenAI's or open_clip's"
+        )
+    path = open_weights(name_or_path).path
+    config, clip = load_clip(path, image_size=None)
+    theirs = transformers.CLIPModel.from_pretrained(path.parent, dtype=torch.float32).eval()
+    generator = np.random.default_rng(seed)
+    pictures = generator.integers(0, 256, (2, *config.image_size, 3), np.uint8)
+    mean, std = config.vision.pixel_mean, config.vision.pixel_std
+    images = np.asarray(normalize(pictures, mean, std))
+    pixels = _processor(path.parent)(
+        list(pictures), do_resize=False, do_center_crop=False, return_tensors="pt"
+    )["pixel_values"]
+    tokens = np.zeros((3, config.text.context_length), np.int32)
+    for row, length in zip(tokens, (2, 20, config.text.context_length), strict=True):
+        row[:length] = generator.integers(1, MASK_TOKEN, length)
+        row[0], row[length - 1] = START_TOKEN, END_TOKEN
+    with jax.default_matmul_precision("highest"):  # GPUs and TPUs round products by default
+        ours = jax.device_get(_our_stages(clip, images, tokens)) | {"pixels": images}
+    with torch.no_grad():
+        expected = {"pixels": pixels.permute(0, 2, 3, 1)}
+        expected |= _their_stages(theirs, pixels, torch.tensor(tokens).long())
+    return {
+        name: float(np.abs(ours[name] - stage.numpy()).max() / np.abs(stage.numpy()).max())
+        for name, stage in expected.items()
+    }
+
+
+@nnx.jit
+def _our_stages(
+    clip: CLIP,
+    images: Float[Array, "batch height width 3"],
+    tokens: Int[Array, "sentences tokens"],
+) -> dict[str, Array]:
+    stages = {"image embedding": clip.vision.embed(images)}
+    x = stages["image pre-norm"] = clip.vision.pre_norm(stages["image embedding"])
+    for number, block in enumerate(clip.vision.blocks):
+        x = stages[f"image block {number}"] = block(x)
+    stages["image final norm"] = clip.vision.post_norm(x)[:, 0]
+    stages["image features"] = clip.encode_image(images)[0]
+    x = stages["text embedding"] = clip.text.embed(tokens)
+    for number, block in enumerate(clip.text.blocks):
+        x = stages[f"text block {number}"] = block(x)
+    stages["text final norm"] = clip.text.final_norm(x)
+    stages["text features"] = clip.encode_text(tokens)[0]
+    return {name: stage.astype(jnp.float32) for name, stage in stages.items()}
+
+
+def _processor(folder: pathlib.Path):
+    """transformers' image processor of a model; its default one where the folder has none."""
+    import transformers
+
+    if (folder / PREPROCESSOR_FILE).exists():
+        return transformers.CLIPImageProcessor.from_pretrained(folder)
+    return transformers.CLIPImageProcessor()
+
+
+def _their_stages(model, pixels, tokens) -> dict:
+    image = model.vision_model(pixels, output_hidden_states=True)
+    text = model.text_model(tokens, output_hidden_states=True)
+    stages = {
+        "image embedding": model.vision_model.embeddings(pixels),
+        "image pre-norm": image.hidden_states[0],
+    }
+    for number, state in enumerate(image.hidden_states[1:]):
+        stages[f"image block {number}"] = state
+    stages["image final norm"] = image.pooler_output
+    stages["image features"] = model.visual_projection(image.pooler_output)
+    stages["text embedding"] = text.hidden_states[0]
+    for number, state in enumerate(text.hidden_states[1:]):
+        stages[f"text block {number}"] = state
+    stages["text final norm"] = text.last_hidden_state
+    stages["text features"] = model.text_projection(text.pooler_output)
+    return stages

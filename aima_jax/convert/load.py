@@ -27,7 +27,7 @@ from aima_jax.convert.sidecars import (
 from aima_jax.convert.weights import Weights, open_weights
 from aima_jax.models import AIMA, CLIP, PRESETS, AIMAConfig, CLIPConfig
 from aima_jax.models.config import Activation, Channels
-from aima_jax.models.positions import Resize
+from aima_jax.models.layers import Resize
 
 _OPENAI_SIZES = {"input_resolution", "context_length", "vocab_size"}
 

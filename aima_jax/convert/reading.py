@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from aima_jax.convert.layouts import HARMLESS, ArrayShape, Entry, Row, entries_of, identity
 from aima_jax.convert.weights import Weights
 from aima_jax.models import AIMA, CLIP, AIMAConfig, CLIPConfig, resize_positions
-from aima_jax.models.positions import Resize
+from aima_jax.models.layers import Resize
 from aima_jax.parameters import Parameters, bind, flatten
 from aima_jax.platform import platform_of
 from aima_jax.sharding import put_array, state_shardings

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int32, Shaped, UInt8
 
 from aima_jax.data import Split, evaluation_batches
 from aima_jax.models import AIMA
+from aima_jax.models.layers import normalize
 from aima_jax.parameters import Parameters, bind
-from aima_jax.pixels import normalize
 from aima_jax.platform import platform_of
 from aima_jax.sharding import batch_sharding, make_mesh, one_ahead, put_rows, replicated
 from aima_jax.text.tokenizer import CONTEXT_LENGTH, tokenize

@@ -26,7 +26,7 @@ def evaluate_rankings(
     seen: Bool[np.ndarray, "query"] | None = None,
     posterior: Callable[[Scores], Scores] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Ranks a gallery for every query and reports R1, R5, R10, mAP and mINP by each protocol.
+    """Rank a gallery for every query and report R1, R5, R10, mAP and mINP by each protocol.
 
     Given the same similarities, the numbers are those of `retrieval_metrics`; by `upar` equal ones
     keep the gallery's order, and there is mADM (see `ranked_in_order`).

@@ -10,7 +10,7 @@ from aima_jax.models.config import (
     TextConfig,
     ViTConfig,
 )
-from aima_jax.models.positions import resize_positions
+from aima_jax.models.layers import resize_positions
 
 __all__ = [
     "AIMA",

@@ -8,8 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from aima_jax.models.config import CLIPConfig, Dtype, TransformerConfig, ViTConfig
-from aima_jax.models.layers import Block, LayerNorm, Linear, apply_blocks, normal
-from aima_jax.models.positions import resize_positions
+from aima_jax.models.layers import Block, LayerNorm, Linear, apply_blocks, normal, resize_positions
 from aima_jax.models.resnet import ModifiedResNet
 from aima_jax.platform import Platform
 from aima_jax.text.tokenizer import END_TOKEN

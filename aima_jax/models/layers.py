@@ -5,8 +5,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
 from aima_jax.models import cpu
 from aima_jax.models.attention import attention
@@ -208,3 +209,68 @@ def apply_blocks(
     for state in states:
         x = apply(x, state, lengths)
     return x
+
+
+Resize = Literal["bilinear", "bicubic"]
+
+
+def resize_positions(
+    table: Float[Array, "tokens dim"],
+    old: tuple[int, int],
+    new: tuple[int, int],
+    method: Resize = "bilinear",
+) -> Float[Array, "tokens dim"]:
+    """Resizes the grid of a position table as PyTorch's `interpolate` does (align_corners false).
+
+    Args:
+        table: first the class position, which is kept, then those of the grid row by row.
+        old, new: rows and columns.
+        method: "bilinear", or "bicubic" with PyTorch's coefficient of -0.75; without antialiasing.
+    """
+    if old == new:
+        return table
+    grid = table[1:].reshape(*old, -1)
+    vertical = interpolation_matrix(old[0], new[0], method)
+    horizontal = interpolation_matrix(old[1], new[1], method)
+    resized = jnp.einsum("ri,ijd,cj->rcd", vertical, grid, horizontal, precision="highest")
+    return jnp.concatenate([table[:1], resized.reshape(-1, table.shape[1])])
+
+
+def interpolation_matrix(old: int, new: int, method: Resize) -> Float[np.ndarray, "new old"]:
+    """Weight of each old point in each new one, along one axis."""
+    # Pixel centres are aligned: new i lies at (i + 1/2)·old/new - 1/2.
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    if method == "bilinear":
+        centres = np.clip(centres, 0, None)
+        offsets = np.arange(2)
+    else:
+        offsets = np.arange(-1, 3)
+    points = np.floor(centres).astype(int)[:, None] + offsets
+    distance = np.abs(centres[:, None] - points)
+    weights = 1 - distance if method == "bilinear" else _cubic(distance)
+    matrix = np.zeros((new, old))
+    # Points over the edge stand for the edge itself.
+    rows = np.repeat(np.arange(new), len(offsets))
+    np.add.at(matrix, (rows, np.clip(points, 0, old - 1).ravel()), weights.ravel())
+    return matrix.astype(np.float32)
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """Cubic convolution (Keys 1981) with the coefficient -0.75 that PyTorch takes."""
+    a = -0.75
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+
+def normalize(
+    images: UInt8[Array, "*batch height width 3"], mean: Channels, std: Channels
+) -> Float[Array, "*batch height width 3"]:
+    """Turn pixels of 0…255 into float32 values: of 0…1, less `mean`, divided by `std`.
+
+    Args:
+        images: pictures.
+        mean, std: `pixel_mean` and `pixel_std` of the image tower's config.
+    """
+    offset, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return images.astype(jnp.float32) * (1 / (255 * scale)) - offset / scale

@@ -9,8 +9,7 @@ from jaxtyping import Array, Float
 
 from aima_jax.models.attention import attention
 from aima_jax.models.config import Dtype, ResNetConfig
-from aima_jax.models.layers import Linear, normal
-from aima_jax.models.positions import resize_positions
+from aima_jax.models.layers import Linear, normal, resize_positions
 from aima_jax.parameters import Statistic
 from aima_jax.platform import Platform
 

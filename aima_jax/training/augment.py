@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from aima_jax.models.config import Channels
-from aima_jax.pixels import normalize
+from aima_jax.models.layers import normalize
 
 ASPECT = (0.3, 3.3)  # height over width of what is erased
 ATTEMPTS = 10  # to find a rectangle that fits

@@ -20,16 +20,21 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from aima_jax.data import TrainBatches, decode_all
+from aima_jax.data import TrainBatches, categories, decode_all
+from aima_jax.evaluation.encoder import Encoder
+from aima_jax.evaluation.metrics import METRICS
+from aima_jax.evaluation.protocols import GalleryLabels
+from aima_jax.evaluation.ranking import evaluate_rankings
 from aima_jax.fields import check, profiled_steps
 from aima_jax.files import user_path
 from aima_jax.losses import LOSSES
+from aima_jax.parameters import Parameters
 from aima_jax.sharding import batch_sharding, one_ahead, put_rows
+from aima_jax.text import build_text_table
 from aima_jax.training.logs import MetricsWriter, Progress
 from aima_jax.training.saving import Saver
 from aima_jax.training.setup import Run, open_run
 from aima_jax.training.step import Metrics, Rows
-from aima_jax.training.validation import Validation
 from aima_jax.workdir import locked_workdir, record_start
 
 # What a host asks of all hosts; the largest counts.
@@ -337,3 +342,29 @@ def _raise_not_finite(run: Run, step: int, values: Mapping[str, float]) -> NoRet
         f"Replay it: {replayed}\n"
         "Continue without it: --config.on_nonfinite=skip"
     )
+
+
+class Validation:
+    """Evaluates parameters by the standard protocol on the validation split of a run."""
+
+    def __init__(self, run: Run):
+        config, split = run.config, run.problem.validation
+        queries, category = categories(split.attributes)
+        self._split = split
+        self._image_size = config.image_size
+        self._tokens = build_text_table(queries, run.problem.template).tokens[:, 0]
+        self._labels = GalleryLabels(category, split.identity, split.camera, split.filename)
+        self._threads = config.data.threads
+        self._encoder = Encoder(run.skeleton, run.mesh, batch_size=config.eval_batch_size)
+
+    def __call__(self, params: Parameters) -> dict[str, float]:
+        """R1, R5, R10, mAP and mINP as fractions of 1."""
+        scores = evaluate_rankings(
+            self._encoder.sentences(params, self._tokens),
+            self._encoder.split(params, self._split, self._image_size, threads=self._threads),
+            np.arange(len(self._tokens)),
+            self._labels,
+            ("standard",),
+            traits={},
+        )["standard"]
+        return {name: scores[name] for name in METRICS}

@@ -8,7 +8,7 @@ from flax import nnx
 
 from aima_jax.cli import main
 from aima_jax.convert import load_clip, load_irra, save_clip
-from aima_jax.convert.verify import verify
+from aima_jax.convert.huggingface import verify
 from aima_jax.models import resize_positions
 from aima_jax.parameters import flatten
 from aima_jax.text import tokenize
@@ -198,7 +198,7 @@ def test_verify_finds_agreement_and_disagreement(hugging_face, tmp_path, capsys,
         def wrong(path, image_size, word=word):
             return load_clip(path, image_size=image_size, **word)
 
-        monkeypatch.setattr("aima_jax.convert.verify.load_clip", wrong)
+        monkeypatch.setattr("aima_jax.convert.huggingface.load_clip", wrong)
         assert main(["convert", "verify", str(tmp_path)]) == 2
         printed = capsys.readouterr()
         assert "stages differ" in printed.err

@@ -20,7 +20,7 @@ from aima_jax.models import (
     resize_positions,
     text_mask,
 )
-from aima_jax.models.fusion import Fusion
+from aima_jax.models.aima import Fusion
 from aima_jax.parameters import bind, flatten
 from aima_jax.platform import Platform
 from aima_jax.sharding import make_mesh, state_shardings

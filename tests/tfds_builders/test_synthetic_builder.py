@@ -1,6 +1,8 @@
 """Rendered pedestrians through TFDS, and rendered by several processes."""
 
 import io
+import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -10,13 +12,14 @@ import pytest
 
 from aima_jax.data.prepared import load_labels
 from tfds_builders.prepare import find, prepare
-from tfds_builders.synthetic_pedestrians import workers as module
+from tfds_builders.synthetic_pedestrians import splits as module
 from tfds_builders.synthetic_pedestrians.builder import SyntheticPedestrians
-from tfds_builders.synthetic_pedestrians.contact_sheet import contact_sheet
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
 from tfds_builders.synthetic_pedestrians.splits import Size, plan
 
 SIZE = Size(train=24, val=4, test=10, seed=7)
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,13 @@ def test_prepare_takes_any_size_and_keeps_sizes_apart(tmp_path):
         assert labels["filename"].tolist() == [one.filename for one in shown]
 
 
-def test_the_contact_sheet_shows_a_strip_for_each_category():
+@pytest.fixture(scope="module")
+def contact_sheet():
+    """The script that draws the README's picture, without its command line."""
+    return runpy.run_path(ROOT / "docs/images/synthetic_pedestrians.py")["contact_sheet"]
+
+
+def test_the_contact_sheet_shows_a_strip_for_each_category(contact_sheet):
     sheet = contact_sheet(plan(Size(10, 4, 300, 0))["test"], rows=1, columns=2)
     pixels = np.asarray(sheet)
     blank = (pixels == 255).all(-1)
@@ -79,7 +88,7 @@ def test_the_contact_sheet_shows_a_strip_for_each_category():
     assert 0.5 < 1 - blank.mean() < 0.95
 
 
-def test_a_sheet_of_too_small_a_set_is_refused():
+def test_a_sheet_of_too_small_a_set_is_refused(contact_sheet):
     with pytest.raises(ValueError, match="larger --size"):
         contact_sheet(plan(SIZE)["test"], rows=6, columns=2)
 
@@ -97,8 +106,7 @@ PLAIN_SCRIPT = """
 import concurrent.futures
 import multiprocessing
 import sys
-from tfds_builders.synthetic_pedestrians.splits import Size, plan
-from tfds_builders.synthetic_pedestrians.workers import render_split
+from tfds_builders.synthetic_pedestrians.splits import Size, plan, render_split
 
 size = Size(train=8, val=4, test=10, seed=7)
 split = plan(size)["train"]

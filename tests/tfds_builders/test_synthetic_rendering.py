@@ -11,8 +11,8 @@ from tfds_builders.synthetic_pedestrians.body import Look, Pose
 from tfds_builders.synthetic_pedestrians.canvas import Canvas, Frame
 from tfds_builders.synthetic_pedestrians.figure import draw_person
 from tfds_builders.synthetic_pedestrians.rendering import render
-from tfds_builders.synthetic_pedestrians.sampling import VIEWS
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA as synthetic_schema
+from tfds_builders.synthetic_pedestrians.schema import VIEWS
 
 HEIGHT = 128
 

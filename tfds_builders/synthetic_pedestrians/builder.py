@@ -7,9 +7,8 @@ import tensorflow_datasets as tfds
 
 from tfds_builders.records import PersonSearchBuilder, Record, SplitRecords, Traits
 from tfds_builders.synthetic_pedestrians.schema import SCHEMA
-from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
+from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan, render_split
 from tfds_builders.synthetic_pedestrians.wording import WORDING
-from tfds_builders.synthetic_pedestrians.workers import render_split
 
 
 class SyntheticPedestrians(PersonSearchBuilder):

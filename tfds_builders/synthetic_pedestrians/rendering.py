@@ -13,7 +13,7 @@ from aima_jax.attributes import Description
 from tfds_builders.synthetic_pedestrians.body import Look, Pose
 from tfds_builders.synthetic_pedestrians.canvas import Canvas, Color, Frame, Painter, noise
 from tfds_builders.synthetic_pedestrians.figure import draw_person
-from tfds_builders.synthetic_pedestrians.sampling import VIEWS, draw_description, seen_from
+from tfds_builders.synthetic_pedestrians.schema import VIEWS, draw_description, seen_from
 
 # How hard the pictures are: every strength and chance that is worth turning.
 # Scene.

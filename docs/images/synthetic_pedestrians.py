@@ -1,17 +1,16 @@
 """Shows what rendered pictures look like: a few of each of some test categories.
 
-python -m tfds_builders.synthetic_pedestrians.contact_sheet docs/images/synthetic_pedestrians.png
+python docs/images/synthetic_pedestrians.py docs/images/synthetic_pedestrians.png
 """
 
 import argparse
-import io
 import textwrap
 
 from PIL import Image, ImageDraw, ImageFont
 
+from aima_jax.data.pictures import open_picture
 from aima_jax.text import PromptTemplate
-from tfds_builders.synthetic_pedestrians.sampling import VIEWS
-from tfds_builders.synthetic_pedestrians.schema import SCHEMA
+from tfds_builders.synthetic_pedestrians.schema import SCHEMA, VIEWS
 from tfds_builders.synthetic_pedestrians.splits import Size, SplitPlan, plan
 from tfds_builders.synthetic_pedestrians.wording import WORDING
 
@@ -65,7 +64,7 @@ def _strip(split: SplitPlan, pictures: list[int]) -> Image.Image:
     font = ImageFont.load_default(_FONT_SIZE)
     ImageDraw.Draw(strip).multiline_text((0, 2), caption, "black", font, spacing=1)
     for number, index in enumerate(pictures):
-        image = Image.open(io.BytesIO(split.render(index)))
+        image = open_picture(split.render(index))
         image = image.resize((_WIDTH, _HEIGHT), Image.Resampling.LANCZOS)
         strip.paste(image, (number * (_WIDTH + _GAP), _CAPTION))
     return strip
