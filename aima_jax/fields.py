@@ -70,7 +70,7 @@ RENAMED = {
 }
 
 
-def check(config: ConfigDict) -> None:
+def check_config(config: ConfigDict) -> None:
     """Checks every choice and range.
 
     Raises:

@@ -21,8 +21,8 @@ sys.path.insert(0, {root!r})
 import run
 message = run.parse(["run.py", *sys.argv[1:]])
 assert not message, message
-from aima_jax.fields import check
-check(run.CONFIG.value)
+from aima_jax.fields import check_config
+check_config(run.CONFIG.value)
 """
 
 

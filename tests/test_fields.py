@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from aima_jax.fields import RENAMED, check
+from aima_jax.fields import RENAMED, check_config
 from aima_jax.losses import LOSSES
 from aima_jax.workdir import as_json
 from configs import common, market1501, pa100k, peta, synthetic
@@ -36,7 +36,7 @@ FIELDS = sorted(fields(as_json(common.get_config())))
 
 @pytest.mark.parametrize("module", [common, synthetic, market1501, peta, pa100k])
 def test_our_configs_are_sound(module):
-    check(module.get_config())
+    check_config(module.get_config())
 
 
 def changed(changes, removed=()):
@@ -60,7 +60,7 @@ def changed(changes, removed=()):
 )
 def test_random_configs_are_sound_or_refused(changes, removed):
     try:
-        check(changed(changes, removed))
+        check_config(changed(changes, removed))
     except ValueError as error:
         assert all(line.startswith(("config.", "all losses")) for line in str(error).splitlines())
 
@@ -95,13 +95,13 @@ def test_random_configs_are_sound_or_refused(changes, removed):
 )
 def test_a_wrong_value_is_named(field, value):
     with pytest.raises(ValueError, match=rf"^config\.{field}=") as refused:
-        check(changed([(tuple(field.split(".")), value)]))
+        check_config(changed([(tuple(field.split(".")), value)]))
     assert "\n" not in str(refused.value)
 
 
 def test_all_that_is_wrong_is_named_at_once():
     with pytest.raises(ValueError, match=r"dtype.*\n.*epochs.*\nall losses"):
-        check(
+        check_config(
             changed(
                 [
                     (("dtype",), "float16"),
@@ -115,7 +115,7 @@ def test_all_that_is_wrong_is_named_at_once():
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_an_old_field_is_refused_with_the_new_name(old, new):
     with pytest.raises(ValueError, match=rf"^config\.{old}=0\.5 is config\.{new} now$"):
-        check(changed([(tuple(old.split(".")), 0.5)]))
+        check_config(changed([(tuple(old.split(".")), 0.5)]))
 
 
 PARTS = {"sentences.variants": 4, "sentences.varied": 0.5, "sentences.partial": 0.5}
@@ -136,7 +136,7 @@ AGREEMENT = PARTS | {"loss.labels": "agreement"}
 )
 def test_sentences_and_losses_that_do_not_fit_are_refused(fields, message):
     with pytest.raises(ValueError, match=rf"^config\.{message}") as refused:
-        check(changed([(tuple(name.split(".")), value) for name, value in fields.items()]))
+        check_config(changed([(tuple(name.split(".")), value) for name, value in fields.items()]))
     assert "\n" not in str(refused.value)
 
 
@@ -150,4 +150,4 @@ def test_sentences_and_losses_that_do_not_fit_are_refused(fields, message):
     ],
 )
 def test_sentences_and_losses_that_fit_are_sound(fields):
-    check(changed([(tuple(name.split(".")), value) for name, value in fields.items()]))
+    check_config(changed([(tuple(name.split(".")), value) for name, value in fields.items()]))

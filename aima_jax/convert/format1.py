@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+from flax import nnx
 from ml_collections import ConfigDict
 
 from aima_jax import checkpoint
@@ -10,7 +11,7 @@ from aima_jax.attributes import AttributeSchema
 from aima_jax.convert.export import read_aima_config
 from aima_jax.data import Split, categories, open_dataset, prepared_folder
 from aima_jax.files import read_sealed_json, user_path
-from aima_jax.models import AIMAConfig
+from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.parameters import flatten, model_id
 from aima_jax.sharding import make_mesh, to_first_host
 from aima_jax.text import PromptTemplate, build_text_table
@@ -99,13 +100,7 @@ def _check_dataset(folder: pathlib.Path, old: dict[str, Any], train: Split, coun
 
 def _model_id(folder: pathlib.Path, config: AIMAConfig) -> str:
     """Who the model is, from its parameters as they are saved."""
-    import jax
-    from flax import nnx
-
-    from aima_jax.models import AIMA
-
     shapes = flatten(nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0))))
-    mesh = make_mesh(devices=jax.devices()[:1])
-    params = checkpoint.load_items(folder, {"params": shapes}, mesh, 2**16)["params"]
+    params = checkpoint.load_items(folder, {"params": shapes}, make_mesh(), 2**16)["params"]
     vision = config.clip.vision
     return model_id(to_first_host(params), vision.pixel_mean, vision.pixel_std)

@@ -21,7 +21,7 @@ from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels
 from aima_jax.evaluation.ranking import evaluate_rankings
 from aima_jax.evaluation.report import Ranking, write_report
 from aima_jax.evaluation.similarity import Gallery, top_k
-from aima_jax.fields import check
+from aima_jax.fields import check_config
 from aima_jax.files import atomic_write, user_path, write_json
 from aima_jax.parameters import flatten
 from aima_jax.sharding import make_mesh
@@ -50,7 +50,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
         ValueError: a field of the config is wrong, another process works in the workdir, the
             dataset's attributes are not the model's, or no query has a relevant image.
     """
-    check(config)
+    check_config(config)
     workdir = user_path(workdir).resolve()
     with locked_workdir(workdir):
         return _evaluate(config, workdir)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from aima_jax.models import cpu
 from aima_jax.models.attention import attention
-from aima_jax.models.config import Activation, Dtype, Remat, TransformerConfig
+from aima_jax.models.config import Activation, Channels, Dtype, Remat, TransformerConfig
 from aima_jax.platform import CPU, Platform
 
 REMAT_POLICIES = {

@@ -25,7 +25,7 @@ from aima_jax.evaluation.encoder import Encoder
 from aima_jax.evaluation.metrics import METRICS
 from aima_jax.evaluation.protocols import GalleryLabels
 from aima_jax.evaluation.ranking import evaluate_rankings
-from aima_jax.fields import check, profiled_steps
+from aima_jax.fields import check_config, profiled_steps
 from aima_jax.files import user_path
 from aima_jax.losses import LOSSES
 from aima_jax.parameters import Parameters
@@ -61,7 +61,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
         Interrupted: the state was saved after a signal.
     """
     workdir = user_path(workdir).resolve()
-    check(config)
+    check_config(config)
     with locked_workdir(workdir, config) as check_lock:
         run = open_run(config, workdir)
         if run.first_step == len(run.batches):
@@ -179,7 +179,7 @@ def replay(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
         Its losses and other metrics, which are printed as well.
     """
     workdir = user_path(workdir).resolve()
-    check(config)
+    check_config(config)
     with locked_workdir(workdir, config):
         run = open_run(config, workdir)
         batch = next(batches_of(run)) | ask_all_hosts(run.mesh, _NOTHING)

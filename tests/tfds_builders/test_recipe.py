@@ -73,7 +73,7 @@ def get_config():
 }
 USE = """
 from aima_jax import cli
-from aima_jax.fields import check
+from aima_jax.fields import check_config
 from aima_jax.data import open_dataset, prepared_folder
 from aima_jax.training.setup import load_problem
 from configs.toys import get_config
@@ -82,7 +82,7 @@ assert cli.main(["prepare", "toys", "--manual_dir=raw", "--data_dir=data"]) == 0
 assert cli.main(["describe", "toys", "--data_dir=data", "--picture=toys.png"]) == 0
 config = get_config()
 config.data_dir = "data"
-check(config)
+check_config(config)
 problem = load_problem(config, open_dataset(prepared_folder(config)))
 assert len(problem.train) == 24 and len(problem.validation) == 6
 assert "a red toy wears a hat" in {text[:-1].lower() for text in problem.table.sentences}

@@ -8,7 +8,7 @@ from PIL import Image
 from steps import NO_AUGMENTATION, Setup, objective, only
 
 from aima_jax.evaluation.report import write_report
-from aima_jax.fields import check
+from aima_jax.fields import check_config
 from aima_jax.losses import LOSSES, Loss, LossBatch
 from aima_jax.models import AIMA
 from aima_jax.training.logs import Progress
@@ -69,7 +69,7 @@ def sixth(monkeypatch):
 
 
 def test_a_sixth_loss_is_a_function_an_entry_and_a_default(sixth, capsys, tmp_path):
-    check(sixth)
+    check_config(sixth)
     (metrics,) = Setup(Objective.from_config(sixth), augmentation=NO_AUGMENTATION).take()
     sixth.loss.distance.weight = 0.0
     (five,) = Setup(Objective.from_config(sixth), augmentation=NO_AUGMENTATION).take()
@@ -91,7 +91,7 @@ def test_a_sixth_loss_is_a_function_an_entry_and_a_default(sixth, capsys, tmp_pa
 
     sixth.loss.distance.margin = 2.0
     with pytest.raises(ValueError, match=r"^config\.loss\.distance\.margin=2\.0 must be 0 or more"):
-        check(sixth)
+        check_config(sixth)
 
 
 def test_masked_tokens_of_parts_count_as_those_of_the_whole_batch():
