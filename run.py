@@ -51,9 +51,7 @@ def main(argv: list[str]) -> int:
     name = pathlib.Path(FLAGS["config"].config_filename).stem
     workdir = WORKDIR.value or pathlib.Path("runs", name)
     try:
-        distributed.start(
-            COORDINATOR.value, PROCESSES.value, PROCESS.value, deterministic=config.deterministic
-        )
+        distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         if jax.default_backend() == "cpu":
             keep_memory()
         with distributed.report_lost_hosts():

@@ -14,11 +14,7 @@ HEARTBEAT_SECONDS = 60
 
 
 def start(
-    coordinator: str | None = None,
-    processes: int | None = None,
-    process: int | None = None,
-    *,
-    deterministic: bool = False,
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
     """Joins the other hosts, if there are any; to be called before JAX touches a device.
 
@@ -30,14 +26,10 @@ def start(
         coordinator: address:port of host 0.
         processes: number of hosts; 1 alone joins nobody, whatever the variables say.
         process: number of this host, from 0.
-        deterministic: ask XLA for GPU kernels that give the same bits every time.
 
     Raises:
         ValueError: only some of the three are given, or a coordinator could not be found.
     """
-    if deterministic:
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true"
     given = [argument is not None for argument in (coordinator, processes, process)]
     if given == [False, True, False] and processes == 1:
         return

@@ -37,8 +37,17 @@ def test_products_go_to_cublas_where_it_is():
     assert Platform("cpu").compiler_options() == Platform("tpu").compiler_options() == {}
 
 
+def test_whoever_asks_for_the_same_bits_gets_them_in_this_process_too():
+    """By an option of each program, not by a variable that JAX reads once when it starts."""
+    name = "xla_gpu_deterministic_ops"
+    assert Platform("cuda", 9.0).compiler_options(deterministic=True)[name]
+    assert Platform("rocm").compiler_options(deterministic=True) == {name: True}
+    assert Platform("cpu").compiler_options(deterministic=True) == {}
+    assert name not in Platform("cuda", 9.0).compiler_options()
+
+
 def test_xla_knows_the_options():
-    options = Platform("cuda", 9.0).compiler_options()
+    options = Platform("cuda", 9.0).compiler_options(deterministic=True)
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
     with pytest.raises(Exception, match="xla_gpu_enable_nothing"):
         jax.jit(lambda x: x + 1, compiler_options={"xla_gpu_enable_nothing": False})(1)

@@ -146,40 +146,34 @@ def evaluation_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 0,
-) -> Iterator[Batch]:
-    """Yields this host's rows of the batches that hold every picture of a split once, in order.
+) -> Iterator[UInt8[np.ndarray, "rows height width 3"]]:
+    """Yield this host's rows of the batches that hold every picture of a split once, in order.
 
     The last batch is filled up with black pictures, so that all have one shape and all hosts get
     the same number.
 
     Args:
         split: the pictures.
-        batch_size: B, of all P hosts together.
+        batch_size: of all hosts together.
         image_size: height and width in pixels.
         process_index: this host.
         process_count: how many there are.
         threads: that decode; 0: one for each core, at most 8.
-
-    Yields:
-        {"image": uint8[B/P, height, width, 3], "index": int32[B/P], "mask": bool[B/P]}; mask is
-        False where a row is only filled up.
 
     Raises:
         ValueError: the hosts do not divide a batch, or a picture cannot be decoded.
     """
     rows = _rows_of_host(batch_size, process_index, process_count)
 
-    def unfilled(step: int) -> tuple[Batch, Int32[np.ndarray, "rows"]]:
-        index = step * batch_size + np.arange(rows.start, rows.stop, dtype=np.int32)
-        mask = index < len(split)
+    def unfilled(first: int) -> tuple[Batch, Int32[np.ndarray, "rows"]]:
+        index = first + np.arange(rows.start, rows.stop, dtype=np.int32)
         image = np.zeros((len(rows), *image_size, 3), np.uint8)
-        batch = {"image": image, "index": np.minimum(index, len(split) - 1), "mask": mask}
-        return batch, index[mask]
+        return {"image": image}, index[index < len(split)]
 
-    steps = range(-(-len(split) // batch_size))
-    yield from _made_ahead(
-        map(unfilled, steps), _decode_from(split), rows=len(rows), threads=threads, prefetch=2
-    )
+    batches = map(unfilled, range(0, len(split), batch_size))
+    decode = _decode_from(split)
+    for batch in _made_ahead(batches, decode, rows=len(rows), threads=threads, prefetch=2):
+        yield batch["image"]
 
 
 def decode_all(

@@ -30,9 +30,17 @@ class Encoder:
         mesh: all devices by default.
         batch_size: rows encoded at once, rounded up so that the devices divide it; by default what
             suits a few queries: they fill a batch, too, which is slow on a CPU where it is large.
+        deterministic: give the same bits every time, on a GPU as well.
     """
 
-    def __init__(self, skeleton: AIMA, mesh: Mesh | None = None, batch_size: int = 0):
+    def __init__(
+        self,
+        skeleton: AIMA,
+        mesh: Mesh | None = None,
+        batch_size: int = 0,
+        *,
+        deterministic: bool = False,
+    ):
         mesh = mesh or make_mesh()
         platform = platform_of(mesh)
         if not batch_size:
@@ -48,7 +56,7 @@ class Encoder:
                 raw = encode(bind(skeleton, params), rows)
                 return raw / jnp.maximum(jnp.linalg.norm(raw, axis=-1, keepdims=True), 1e-12)
 
-            options = platform.compiler_options()
+            options = platform.compiler_options(deterministic=deterministic)
             return jax.jit(features, out_shardings=replicated(mesh), compiler_options=options)
 
         self._images = compiled(lambda model, x: model.image_features(normalize(x, mean, std)))
@@ -74,8 +82,7 @@ class Encoder:
             threads=threads,
         )
         left = range(len(split), 0, -self.batch_size)
-        rows = ((batch["image"], count) for batch, count in zip(batches, left, strict=True))
-        return self._stack(self._encode(self._images, params, rows))
+        return self._stack(self._encode(self._images, params, zip(batches, left, strict=True)))
 
     def sentences(
         self, params: Parameters, tokens: Int32[np.ndarray, "query tokens"]

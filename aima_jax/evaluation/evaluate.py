@@ -70,7 +70,8 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     _check_dataset(restored, split, config.dataset)
     queries, category = categories(split.attributes)
     table = build_text_table(queries, restored.template)
-    params, encoder = flatten(restored.model), Encoder(restored.model, mesh, config.eval_batch_size)
+    params, model = flatten(restored.model), restored.model
+    encoder = Encoder(model, mesh, config.eval_batch_size, deterministic=config.deterministic)
     image_size = tuple(restored.config["image_size"])
 
     def encode(texts: Sequence[str]) -> Float[np.ndarray, "sentences dim"]:

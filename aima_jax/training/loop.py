@@ -355,7 +355,9 @@ class Validation:
         self._tokens = build_text_table(queries, run.problem.template).tokens[:, 0]
         self._labels = GalleryLabels(category, split.identity, split.camera, split.filename)
         self._threads = config.data.threads
-        self._encoder = Encoder(run.skeleton, run.mesh, batch_size=config.eval_batch_size)
+        self._encoder = Encoder(
+            run.skeleton, run.mesh, config.eval_batch_size, deterministic=config.deterministic
+        )
 
     def __call__(self, params: Parameters) -> dict[str, float]:
         """R1, R5, R10, mAP and mINP as fractions of 1."""

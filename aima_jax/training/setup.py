@@ -173,7 +173,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
             step,
             donate_argnums=0,
             out_shardings=(where, replicated(mesh)),
-            compiler_options=platform.compiler_options(),
+            compiler_options=platform.compiler_options(deterministic=config.deterministic),
         ),
         state=state,
         metadata=checkpoint.Metadata(

@@ -37,7 +37,7 @@ def test_every_device_count_gives_the_same_features():
         found = many.split(params, make_split(pictures), SIZE)
         np.testing.assert_allclose(found, expected[:pictures], rtol=0, atol=1e-5)
     # The pictures are normalised as this model asks, whatever CLIP's own statistics are.
-    pixels = next(evaluation_batches(make_split(3), batch_size=3, image_size=SIZE))["image"]
+    pixels = next(evaluation_batches(make_split(3), batch_size=3, image_size=SIZE))
     normal = ((pixels / 255 - (0.5, 0.4, 0.3)) / (0.5, 0.25, 0.2)).astype(np.float32)
     by_hand = np.array(model.encode_image(normal)[0])
     by_hand /= np.linalg.norm(by_hand, axis=1, keepdims=True)

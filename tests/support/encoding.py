@@ -19,5 +19,5 @@ def features_on_all_devices():
     params, encoder = flatten(model), Encoder(model, batch_size=12)
     sentences = encoder.sentences(params, SENTENCES)
     pixels = evaluation_batches(make_split(15), batch_size=15, image_size=SIZE)
-    pictures = list(encoder.pictures(params, next(pixels)["image"]))
+    pictures = list(encoder.pictures(params, next(pixels)))
     return encoder.split(params, make_split(15), SIZE), sentences, np.stack(pictures)
