@@ -113,13 +113,21 @@ class Group:
 class AttributeSchema:
     """The attributes of a dataset: groups in order, one bit for each value that can hold.
 
-    `names` are the bits' names in their order, that of the groups where left out. Raises ValueError
-    where it gives other bits than the groups.
+    Attributes:
+        name: of the schema.
+        groups: what can be asked of a person.
+        names: of the bits in their order; that of the groups where left out.
+        absences: bits that say of something that it is not there, as PETA's `no_accessory`: they do
+            not count as attributes that hold.
+
+    Raises:
+        ValueError: `names` gives other bits than the groups, or `absences` others than `names`.
     """
 
     name: str
     groups: tuple[Group, ...]
     names: tuple[str, ...] | None = None
+    absences: tuple[str, ...] = ()
 
     def __post_init__(self):
         bits = tuple(bit for group in self.groups for bit in group.bits)
@@ -127,13 +135,21 @@ class AttributeSchema:
         if len(set(bits)) != len(bits) or sorted(names) != sorted(bits):
             wrong = sorted(set(names) ^ set(bits)) or "some are given twice"
             raise ValueError(f"schema {self.name}: names and groups differ in their bits: {wrong}")
+        if unknown := sorted(set(self.absences).difference(names)):
+            raise ValueError(f"schema {self.name}: absences that are not among its bits: {unknown}")
         object.__setattr__(self, "groups", tuple(self.groups))
         object.__setattr__(self, "names", names)
+        object.__setattr__(self, "absences", tuple(self.absences))
 
     @property
     def size(self) -> int:
         """How many bits a vector has."""
         return len(self.names)
+
+    @functools.cached_property
+    def presences(self) -> Bool[np.ndarray, "attributes"]:
+        """Which bits say that something is there: all but `absences`."""
+        return ~np.isin(self.names, self.absences)
 
     def group(self, name: str) -> Group:
         """Returns the group of that name; ValueError where there is none, naming the nearest."""
@@ -269,7 +285,12 @@ class AttributeSchema:
             }
             for group in self.groups
         ]
-        return {"name": self.name, "groups": groups, "names": list(self.names)}
+        return {
+            "name": self.name,
+            "groups": groups,
+            "names": list(self.names),
+            "absences": list(self.absences),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "AttributeSchema":
@@ -279,7 +300,7 @@ class AttributeSchema:
                 Group(group["name"], group["kind"], tuple(group["values"]), group["absent"])
                 for group in data["groups"]
             )
-            return cls(data["name"], groups, tuple(data["names"]))
+            return cls(data["name"], groups, tuple(data["names"]), tuple(data.get("absences", ())))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an attribute schema: {error!r} in {data!r}") from error
 

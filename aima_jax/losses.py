@@ -279,8 +279,10 @@ class LossBatch:
     """What losses are computed from; what none of them needs is None.
 
     Features are not normalised. `category` numbers distinct attribute vectors, the `attributes` of
-    the images. `said` is what a row's sentence says of each bit, 1 that it holds, -1 that it does
-    not, 0 nothing; `whole`, whether it says all. The last two are of another, partial sentence.
+    the images; `presences` are those that say that something is there, by default all. `said` is
+    what a row's sentence says of each bit, 1 that it holds, -1 that it does not, 0 nothing;
+    `whole`, whether it says all. `partial_said` and `partial_text_features` are of another, partial
+    sentence.
     """
 
     category: Int[Array, "batch"]
@@ -294,6 +296,7 @@ class LossBatch:
     masked: Masked | None = None
     partial_text_features: Float[Array, "batch dim"] | None = None
     partial_said: Int8[Array, "batch attributes"] | None = None
+    presences: Bool[Array, "batch attributes"] | None = None
 
 
 @dataclass(frozen=True)
@@ -340,7 +343,7 @@ def _identity(batch: LossBatch) -> Scalar:
 
 
 def _attribute_iou(batch: LossBatch, **options: Any) -> Scalar:
-    sets = statements(batch.attributes, batch.said, batch.whole)
+    sets = statements(batch.attributes, batch.said, batch.whole, batch.presences)
     return attribute_iou_contrastive(batch.text_features, sets, **options)
 
 

@@ -75,14 +75,17 @@ def statements(
     attributes: Shaped[Array, "batch attributes"],
     said: Int8[Array, "batch attributes"],
     whole: Bool[Array, "batch"],
+    presences: Bool[Array, "batch attributes"] | None = None,
 ) -> Bool[Array, "batch statements"]:
     """Statements of each sentence as a set of (bit, sign): what holds, then what does not.
 
-    A whole sentence states what holds in its category, whatever its words.
+    A whole sentence states what holds in its category, whatever its words. Bits that say an
+    absence, all but `presences`, are left out.
     """
     whole = jnp.asarray(whole)[:, None]
+    counted = True if presences is None else jnp.asarray(presences)
     holds = jnp.where(whole, jnp.asarray(attributes) != 0, said == 1)
-    return jnp.concatenate([holds, (said == -1) & ~whole], axis=1)
+    return jnp.concatenate([holds & counted, (said == -1) & ~whole & counted], axis=1)
 
 
 def _agrees(

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aima_jax import losses
+from aima_jax.attributes import attribute_iou
 from aima_jax.targets import statements, target_inputs, targets
+from tfds_builders.peta.schema import COLUMNS, SCHEMA, SCHEMA_35
 
 B, D, A, C = 12, 6, 7, 5  # batch, dim, attributes, categories
 NAMES = ("info_nce", "sdm")
@@ -257,6 +259,26 @@ def test_statements_are_those_of_the_words_or_of_a_whole_category():
         if not is_whole:
             expected = {(bit, int(words[bit])) for bit in np.flatnonzero(words)}
         assert {(i % A, 1 if i < A else -1) for i in np.flatnonzero(row)} == expected
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, SCHEMA_35])
+def test_bits_of_peta_that_say_an_absence_are_in_no_set(schema):
+    """By the names of its label file: people alike in nothing but `accessoryNothing` have IoU 0."""
+    names = list(COLUMNS)[: schema.size]
+    absent = {"accessoryNothing", "carryingNothing"}
+    bits = np.random.default_rng(0).random((8, len(names))) < 0.2
+    bits[:2] = False
+    bits[0, [names.index(name) for name in ("accessoryHat", *absent)]] = True
+    bits[1, [names.index(name) for name in ("hairLong", *absent)]] = True
+    sets = [{n for n, bit in zip(names, row, strict=True) if bit} - absent for row in bits]
+    expected = [[len(a & b) / len(a | b) if a | b else 1.0 for b in sets] for a in sets]
+    assert expected[0][1] == 0
+    said = np.where(bits, 1, -1)  # a partial sentence that says of each bit what it is
+    presences = np.broadcast_to(schema.presences, bits.shape)
+    whole = np.asarray(statements(bits, said, np.ones(8, bool), presences))
+    np.testing.assert_allclose(attribute_iou(whole, whole), expected, rtol=1e-12)
+    partial = np.asarray(statements(bits, said, np.zeros(8, bool), presences))
+    assert (partial.sum(axis=1) == len(names) - 2).all()
 
 
 @pytest.mark.parametrize(

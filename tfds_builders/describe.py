@@ -92,7 +92,7 @@ def describe(folder: pathlib.Path) -> Report:
         schema=dataset.schema,
         splits={name: _split_report(split, trained) for name, split in labels.items()},
         co_occurrence=_co_occurrence(attributes),
-        iou=_pairwise_iou(train),
+        iou=_pairwise_iou(train[:, dataset.schema.presences]),
         tokens={
             name: _sentence_lengths(every, PromptTemplate(dataset.schema, name, dataset.wording))
             for name in TEMPLATES

@@ -23,6 +23,7 @@ class TextTable:
         said: what the sentence says of each bit, as `AttributeSchema.said` gives it.
         whole: whether the sentence says all.
         attributes: bits of each category.
+        presences: which bits say that something is there; see `AttributeSchema`.
         sentences: variant 0 in words.
     """
 
@@ -31,6 +32,7 @@ class TextTable:
     said: Int8[np.ndarray, "category variant attributes"]
     whole: Bool[np.ndarray, "category variant"]
     attributes: UInt8[np.ndarray, "category attributes"]
+    presences: Bool[np.ndarray, "attributes"]
     sentences: tuple[str, ...]
 
 
@@ -103,6 +105,7 @@ def build_text_table(
         said=said.reshape(*shape, -1),
         whole=(said != 0).all(axis=1).reshape(shape),
         attributes=attributes.astype(np.uint8),
+        presences=template.schema.presences,
         sentences=tuple(sentence.text for sentence in sentences[::variants]),
     )
 

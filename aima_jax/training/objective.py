@@ -111,7 +111,7 @@ class Objective:
 
 
 def _loss_batch(rows: Rows, **computed: Any) -> LossBatch:
-    names = ("category", "attributes", "said", "whole", "partial_said")
+    names = ("category", "attributes", "presences", "said", "whole", "partial_said")
     return LossBatch(**{name: rows[name] for name in names if name in rows}, **computed)
 
 

@@ -62,13 +62,15 @@ class CategoryTable:
     said: Int8[Array, "category variant attributes"]
     whole: Bool[Array, "category variant"]
     attributes: UInt8[Array, "category attributes"]
+    presences: Bool[Array, "attributes"]
     words: Int32[Array, "words"]
 
     @classmethod
     def of(cls, table: TextTable) -> "CategoryTable":
         """Takes what a step needs from a text table, still as host arrays."""
+        fields = ("tokens", "phrase_ids", "said", "whole", "attributes", "presences")
         words = attribute_words(table.tokens, table.phrase_ids)
-        return cls(table.tokens, table.phrase_ids, table.said, table.whole, table.attributes, words)
+        return cls(**{name: getattr(table, name) for name in fields}, words=words)
 
 
 def make_train_step(
@@ -176,6 +178,7 @@ def draw_rows(
         "said": table.said[sentence],
         "whole": table.whole[sentence],
         "attributes": table.attributes[category],
+        "presences": jnp.broadcast_to(table.presences, (len(category), len(table.presences))),
     }
     if objective.needs("masked") or objective.match_masked_text:
         masked = mask_phrases(

@@ -125,6 +125,7 @@ def sentences():
         text_logits=rng.normal(size=(10, 4)),
         partial_text_features=other,
         partial_said=np.where(rng.random((10, 6)) < 0.3, signs, 0).astype(np.int8),
+        presences=np.broadcast_to(np.arange(6) != 3, (10, 6)),  # bit 3 says an absence
     )
 
 
@@ -190,6 +191,7 @@ def by_hand(name, batch):
         else {(bit, s[bit]) for bit in np.flatnonzero(s)}
         for x, s, is_whole in zip(batch.attributes, batch.said, batch.whole, strict=True)
     ]
+    sets = [{(bit, sign) for bit, sign in each if bit != 3} for each in sets]
     iou = np.array([[len(a & b) / len(a | b) if a | b else 1.0 for b in sets] for a in sets])
     return kl(log_softmax(logits(text, text, 0.1)), np.exp(log_softmax(iou / 0.1)))
 

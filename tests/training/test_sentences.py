@@ -71,6 +71,7 @@ def numbered_table():
         said=(number[..., None] >> np.arange(BITS) & 1).astype(np.int8),
         whole=np.broadcast_to(np.arange(VARIANTS) % 2 == 0, number.shape),
         attributes=np.eye(CATEGORIES, BITS, dtype=np.uint8),
+        presences=np.arange(BITS) != 2,
         words=np.array([7], np.int32),
     )
 
@@ -89,6 +90,7 @@ def test_all_that_a_row_draws_is_of_one_sentence_of_its_category():
     np.testing.assert_array_equal(rows["said"], table.said[category, variant])
     np.testing.assert_array_equal(rows["whole"], table.whole[category, variant])
     np.testing.assert_array_equal(rows["attributes"], table.attributes[category])
+    assert (rows["presences"] == table.presences).all()
     # The one phrase of a sentence tells it: it is what is masked.
     assert (rows["mask"].sum(axis=1) == 1).all()
     np.testing.assert_array_equal(rows["positions"][:, 0], number % LENGTH)

@@ -180,6 +180,7 @@ SCHEMA = AttributeSchema(
         Group("carrying_nothing", "flag"),
     ),
     names=tuple(COLUMNS.values()),
+    absences=("no_accessory", "carrying_nothing"),
 )
 
 
@@ -195,7 +196,8 @@ def _first_35() -> AttributeSchema:
                 groups.append(dataclasses.replace(group, values=values))
         elif group.name in names:
             groups.append(group)
-    return AttributeSchema("peta35", tuple(groups), names=names)
+    absences = tuple(name for name in SCHEMA.absences if name in names)
+    return AttributeSchema("peta35", tuple(groups), names, absences)
 
 
 SCHEMA_35 = _first_35()
