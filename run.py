@@ -1,4 +1,4 @@
-"""Trains and evaluates AIMA: `python run.py --config=configs/synthetic.py`."""
+"""Train and evaluate AIMA: `python run.py --config=configs/synthetic.py`."""
 
 import os
 import pathlib
@@ -33,7 +33,7 @@ flags.mark_flag_as_required("config", flag_values=FLAGS)
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command line; returns its exit status, 75 where a signal made it save and stop."""
+    """Run the command line; return its exit status, 75 where a signal made it save and stop."""
     if {"--help", "-h"} & set(argv):
         print(f"{__doc__}\n{FLAGS.get_help()}")
         return 0
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> str:
-    """Parses the flags, and loads the config; returns what is wrong with them."""
+    """Parse the flags and load the config; return what is wrong with them."""
     try:
         remaining = FLAGS(argv)[1:]
         CONFIG.value  # noqa: B018  (a config that cannot be loaded says so only when it is used)

@@ -60,10 +60,13 @@ class Group:
         return self.values if self.absent is None else (*self.values, self.absent)
 
     def check(self, value: Any) -> str | tuple[str, ...] | bool:
-        """Returns what is said of the group in one form; ValueError where it cannot be said.
+        """Return what is said of the group in one form.
 
         A flag gives a bool; an exclusive group a value, or a tuple of those that do not hold; an
         independent group a tuple. Tuples are in the order of the group's values.
+
+        Raises:
+            ValueError: it cannot be said of this group.
         """
         if self.kind == "flag":
             if not isinstance(value, bool | np.bool_):
@@ -100,7 +103,7 @@ class Group:
         return tuple(form for one in self.values for form in (one, NOT + one) if form in given)
 
     def statements(self, value: str | tuple[str, ...] | bool) -> dict[str, bool]:
-        """Returns which bits a checked value says to hold (True), and which not to (False)."""
+        """Return which bits a checked value says to hold (True), and which not to (False)."""
         if isinstance(value, bool):
             return {self.name: value}
         if value == self.absent:
@@ -152,7 +155,11 @@ class AttributeSchema:
         return ~np.isin(self.names, self.absences)
 
     def group(self, name: str) -> Group:
-        """Returns the group of that name; ValueError where there is none, naming the nearest."""
+        """Return the group of that name.
+
+        Raises:
+            ValueError: there is none; the message names the nearest.
+        """
         _require_known(name, tuple(self._groups), f"schema {self.name}: attribute")
         return self._groups[name]
 
@@ -165,10 +172,12 @@ class AttributeSchema:
         return {name: position for position, name in enumerate(self.names)}
 
     def validate(self, description: Mapping[str, Any]) -> Description:
-        """Returns a description, whole or partial, with values as `decode` gives them.
+        """Return a description, whole or partial, with values as `decode` gives them.
 
-        Groups are in the schema's order, each value as `Group.check` gives it. Raises ValueError
-        for a group or value that the schema does not have.
+        Groups are in the schema's order, each value as `Group.check` gives it.
+
+        Raises:
+            ValueError: the schema does not have a group or value.
         """
         for name in description:
             self.group(name)
@@ -179,11 +188,13 @@ class AttributeSchema:
         }
 
     def encode(self, description: Mapping[str, Any]) -> UInt8[np.ndarray, "attributes"]:
-        """Returns the bits of a description: a dict from group to value, values, or True or False.
+        """Return the bits of a description: a dict from group to value, values, or True or False.
 
-        Groups left out do not hold. Raises ValueError for a group or value that the schema does not
-        have, for two values of an exclusive group, and where a group of which exactly one value
-        holds is left out.
+        Groups left out do not hold.
+
+        Raises:
+            ValueError: the schema does not have a group or value, an exclusive group has two, or
+                one of which exactly one value holds is left out.
         """
         said = self.said(description)
         for group in self.groups:
@@ -198,11 +209,13 @@ class AttributeSchema:
     def said(
         self, description: Mapping[str, Any] | Shaped[np.ndarray, "attributes"]
     ) -> Int8[np.ndarray, "attributes"]:
-        """Returns what a description says of each bit: 1 it holds, -1 it does not, 0 nothing.
+        """Return what a description says of each bit: 1 it holds, -1 it does not, 0 nothing.
 
         A bit vector says all: what is not set does not hold. A dict says what it says, of a group's
-        absence that none of its bits holds, of one value nothing about the others. Raises as
-        `validate` and `decode` do.
+        absence that none of its bits holds, of one value nothing about the others.
+
+        Raises:
+            ValueError: as `validate` and `decode`.
         """
         if not isinstance(description, Mapping):
             self.decode(description)
@@ -214,10 +227,11 @@ class AttributeSchema:
         return said
 
     def decode(self, bits: Shaped[np.ndarray, "attributes"]) -> Description:
-        """Returns the description of a bit vector, every group covered: the inverse of `encode`.
+        """Return the description of a bit vector, every group covered: the inverse of `encode`.
 
-        Raises ValueError for a vector of another size, for values other than 0 and 1, and where an
-        exclusive group has too many or too few bits.
+        Raises:
+            ValueError: the size is another one, a bit is neither 0 nor 1, or an exclusive group has
+                too many or too few bits.
         """
         bits = np.asarray(bits)
         if bits.shape != (self.size,):
@@ -230,30 +244,32 @@ class AttributeSchema:
             if group.kind == "flag":
                 description[group.name] = bool(row[self._position[group.name]])
                 continue
-            held = tuple(
+            values = tuple(
                 value
                 for value, bit in zip(group.values, group.bits, strict=True)
                 if row[self._position[bit]]
             )
             if group.kind == "independent":
-                description[group.name] = held
-            elif len(held) == 1:
-                description[group.name] = held[0]
-            elif not held and group.absent is not None:
+                description[group.name] = values
+            elif len(values) == 1:
+                description[group.name] = values[0]
+            elif not values and group.absent is not None:
                 description[group.name] = group.absent
             else:
                 raise ValueError(
-                    f"schema {self.name}: {group.name} is {', '.join(held) or 'missing'}; expected "
-                    f"one of {', '.join(group.answers)}"
+                    f"schema {self.name}: {group.name} is {', '.join(values) or 'missing'}; "
+                    f"expected one of {', '.join(group.answers)}"
                 )
         return description
 
     def parse(self, text: str) -> Description:
-        """Returns the description that a person typed: "gender=female,upper_color=red,backpack".
+        """Return the description that a person typed: "gender=female,upper_color=red,backpack".
 
         "backpack=no" says that there is none, "upper_color!=red" that red does not hold; values
-        that do not hold, and those of an independent group, may be several. Raises ValueError for
-        what the schema does not have, and names the nearest that it has.
+        that do not hold, and those of an independent group, may be several.
+
+        Raises:
+            ValueError: the schema does not have an attribute; the message names the nearest.
         """
         description: dict[str, Any] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):
@@ -275,7 +291,7 @@ class AttributeSchema:
         return self.validate(description)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the schema as plain JSON data, for a checkpoint or a manifest."""
+        """Return the schema as plain JSON data, for a checkpoint or a manifest."""
         groups = [
             {
                 "name": group.name,
@@ -294,7 +310,11 @@ class AttributeSchema:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "AttributeSchema":
-        """Returns the schema that `to_dict` wrote; ValueError where `data` is something else."""
+        """Return the schema that `to_dict` wrote.
+
+        Raises:
+            ValueError: `data` is something else.
+        """
         try:
             groups = tuple(
                 Group(group["name"], group["kind"], tuple(group["values"]), group["absent"])
@@ -308,7 +328,7 @@ class AttributeSchema:
 def attribute_iou(
     a: Shaped[Array | np.ndarray, "n attributes"], b: Shaped[Array | np.ndarray, "m attributes"]
 ) -> Float[Array | np.ndarray, "n m"]:
-    """Returns |S ∩ T| / |S ∪ T| for the sets of attributes that hold in each row of `a` and of `b`.
+    """Return |S ∩ T| / |S ∪ T| for the sets of attributes that hold in each row of `a` and of `b`.
 
     Two empty sets have IoU 1. numpy in, numpy out; jax.numpy where either is a jax array.
     """

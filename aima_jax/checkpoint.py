@@ -101,7 +101,7 @@ class Metadata:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], path: pathlib.Path) -> "Metadata":
-        """Reads what `to_dict` gave, with whatever else is beside it.
+        """Read what `to_dict` gave, with whatever else is beside it.
 
         Raises:
             ValueError: it is of another format; the message names `path` and what to do.
@@ -159,7 +159,7 @@ class Selected(NamedTuple):
 
 
 def load_model(run: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Restored:
-    """Reads the model of a workdir, its best checkpoint if there is one, or of one checkpoint.
+    """Read the model of a workdir, its best checkpoint if there is one, or of one checkpoint.
 
     Args:
         run: a workdir, or the folder of a checkpoint, of any name; links lead where they lead.
@@ -180,7 +180,7 @@ def load_model(run: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Rest
 
 
 def find_checkpoint(run: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns the sound checkpoint that a workdir or a checkpoint's folder stands for.
+    """Return the sound checkpoint that a workdir or a checkpoint's folder stands for.
 
     Raises:
         FileNotFoundError: there is no checkpoint, or no sound one.
@@ -195,18 +195,18 @@ def find_checkpoint(run: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Tells whether a path is a workdir or a checkpoint, by what is in it."""
+    """Tell whether a path is a workdir or a checkpoint, by what is in it."""
     folder = user_path(path)
     return (folder / FOLDER).is_dir() or is_checkpoint(folder)
 
 
 def is_checkpoint(folder: pathlib.Path) -> bool:
-    """Tells whether a folder is a checkpoint, sound or not, by what is in it."""
+    """Tell whether a folder is a checkpoint, sound or not, by what is in it."""
     return any((folder / name).exists() for name in (MANIFEST, "_CHECKPOINT_METADATA"))
 
 
 def select(workdir: pathlib.Path, *, best: bool = True) -> Selected:
-    """Chooses the sound checkpoint with the best validation Rank-1, or the newest without one.
+    """Choose the sound checkpoint with the best validation Rank-1, or the newest without one.
 
     Args:
         workdir: of the run.
@@ -234,7 +234,7 @@ def select(workdir: pathlib.Path, *, best: bool = True) -> Selected:
 
 
 def best_first(scores: Mapping[int, float]) -> list[int]:
-    """Sorts steps by their validation Rank-1, the best first; of equal ones the latest first.
+    """Sort steps by their validation Rank-1, the best first; of equal ones the latest first.
 
     Whatever says which checkpoint is the best goes by this.
     """
@@ -250,7 +250,7 @@ def steps(workdir: pathlib.Path) -> list[int]:
 def score(path: pathlib.Path) -> float:
     """The validation Rank-1 of a checkpoint, -1 if it was saved without.
 
-    It is infinite where the manifest is damaged: whoever looks for the best must hear of it.
+    It is infinite where the manifest is damaged, so that it is not passed over silently.
     """
     try:
         metrics = read_sealed_json(path / MANIFEST)["metrics"] or {}
@@ -282,7 +282,7 @@ def seal(
     step: int,
     metrics: Mapping[str, float] | None,
 ) -> None:
-    """Marks a checkpoint as complete: everything else has to be there already.
+    """Mark a checkpoint as complete: everything else has to be there already.
 
     Args:
         path: its folder.
@@ -296,7 +296,7 @@ def seal(
 
 
 def read_metadata(path: pathlib.Path) -> Metadata:
-    """Reads what a sound checkpoint says of itself.
+    """Read what a sound checkpoint says of itself.
 
     Raises:
         ValueError: it is of another format.
@@ -312,7 +312,7 @@ def step_of(path: pathlib.Path) -> int:
 def load_items(
     path: pathlib.Path, items: Mapping[str, Any], mesh: Mesh, min_shard_elements: int
 ) -> dict[str, Any]:
-    """Reads items of a checkpoint into trees of shapes, each array straight to its place."""
+    """Read items of a checkpoint into trees of shapes, each array straight to its place."""
     from orbax.checkpoint import v1 as ocp
 
     shardings = state_shardings(items, mesh, min_shard_elements)
@@ -323,11 +323,11 @@ def load_items(
 
 
 def pack_categories(categories: UInt8[np.ndarray, "category attributes"]) -> str:
-    """Packs the bits of each category into bytes, and all of them into base64."""
+    """Pack the bits of each category into bytes, and all of them into base64."""
     return base64.b64encode(np.packbits(categories, axis=1).tobytes()).decode()
 
 
 def unpack_categories(packed: str, size: int) -> UInt8[np.ndarray, "category attributes"]:
-    """Unpacks what `pack_categories` packed, of a schema of so many attributes."""
+    """Unpack what `pack_categories` packed, of a schema of so many attributes."""
     rows = np.frombuffer(base64.b64decode(packed), np.uint8).reshape(-1, -(-size // 8))
     return np.unpackbits(rows, axis=1, count=size)

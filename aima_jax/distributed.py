@@ -1,4 +1,4 @@
-"""Starts JAX on one host or many."""
+"""Start JAX on one host or many."""
 
 import contextlib
 import os
@@ -16,15 +16,15 @@ HEARTBEAT_SECONDS = 60
 def start(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Joins the other hosts, if there are any; to be called before JAX touches a device.
+    """Join the other hosts, if there are any; to be called before JAX touches a device.
 
     Hosts are named by three arguments, or found in the variables of Slurm, Open MPI or a TPU pod. A
-    host that is not heard of for a minute ends the others with a message. An allocation alone
-    starts nobody else: there this process runs alone, and says so.
+    host that has been silent for a minute ends the others with a message. An allocation alone
+    starts no other process: there this one runs alone, and says so.
 
     Args:
         coordinator: address:port of host 0.
-        processes: number of hosts; 1 alone joins nobody, whatever the variables say.
+        processes: number of hosts; 1 alone joins no others, whatever the variables say.
         process: number of this host, from 0.
 
     Raises:
@@ -54,9 +54,9 @@ def start(
 
 
 def _launched() -> tuple[str, int | None, int | None]:
-    """Returns who has started several processes, how many, and which of them this is.
+    """The launcher of several processes, how many they are, and which of them this is.
 
-    "" where nobody has; None for what JAX is to find out.
+    "" where there is none; None for what JAX is to find out.
     """
     tasks, step_tasks = _count("SLURM_NTASKS"), _count("SLURM_STEP_NUM_TASKS")
     if step_tasks > 1 and "SLURM_PTY_PORT" not in os.environ:
@@ -83,7 +83,7 @@ def _count(variable: str, default: int = 1) -> int:
 
 @contextlib.contextmanager
 def report_lost_hosts() -> Iterator[None]:
-    """Says in words that a host is lost, where its connections break before its heartbeat does.
+    """Say that a host is lost where its connections break before its heartbeat does.
 
     Raises:
         ConnectionError: a collective has failed.
@@ -101,7 +101,7 @@ def report_lost_hosts() -> Iterator[None]:
 
 
 def end_process(code: int) -> int:
-    """Returns an exit code; but with other hosts, ends at once, or they would wait for this one."""
+    """Return an exit code; with other hosts, end at once, or they would wait for this one."""
     if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -110,6 +110,6 @@ def end_process(code: int) -> int:
 
 
 def from_first_host(compute: Callable[[], int]) -> int:
-    """Returns what host 0 computes to all: where each looks for itself, they could disagree."""
+    """Return to every host what host 0 computes: each for itself, they could disagree."""
     value = compute() if jax.process_index() == 0 else 0
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

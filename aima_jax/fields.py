@@ -1,4 +1,4 @@
-"""Checks the values of a config before anything starts."""
+"""Check the values of a config before anything starts."""
 
 import math
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ RENAMED = {
 
 
 def check_config(config: ConfigDict) -> None:
-    """Checks every choice and range.
+    """Check every choice and range.
 
     Raises:
         ValueError: names all fields that are wrong, and what they may be.
@@ -112,7 +112,7 @@ def check_config(config: ConfigDict) -> None:
 
 
 def profiled_steps(profile: str) -> tuple[int, int]:
-    """Returns the first and the last step that `config.profile` names.
+    """Return the first and the last step that `config.profile` names.
 
     Raises:
         ValueError: it is not of the form "100:105".
@@ -154,7 +154,7 @@ def _sentences_that_do_not_fit(config: ConfigDict) -> list[str]:
 
 
 def renamed_flags(argv: Sequence[str]) -> str:
-    """Says which flags, as "--config.loss.map=0", name a field that has another name now."""
+    """Say which flags, as "--config.loss.map=0", name a field that has another name now."""
     names = [argument.lstrip("-").split("=")[0].removeprefix("config.") for argument in argv]
     return "; ".join(f"config.{n} is config.{RENAMED[n]} now" for n in names if n in RENAMED)
 

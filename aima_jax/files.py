@@ -22,10 +22,10 @@ _SETTLED_NANOSECONDS = 10**8  # a younger file may change again and keep its tim
 
 
 def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns a path that a person gives, absolute, with `~` expanded.
+    """Return a path that a person gives, absolute, with `~` expanded.
 
     Raises:
-        ValueError: it names an object store or a web address, or a home that nobody has.
+        ValueError: it names an object store, a web address, or the home of an unknown user.
     """
     text = os.fspath(path)
     if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text):
@@ -43,7 +43,7 @@ def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def is_clutter(path: str | os.PathLike[str]) -> bool:
-    """Tells whether a relative path is one that a system leaves beside people's own files.
+    """Tell whether a relative path is one that a system leaves beside people's own files.
 
     It is, or is in: `.DS_Store`, `Thumbs.db`, `desktop.ini`, `@eaDir`, `__MACOSX`, or a name that
     begins with `._`.
@@ -54,7 +54,7 @@ def is_clutter(path: str | os.PathLike[str]) -> bool:
 
 @contextlib.contextmanager
 def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary path to write to, and moves it to `path` at the end: complete or absent.
+    """Yield a temporary path to write to, and move it to `path` at the end: complete or absent.
 
     Raises:
         OSError: it could not be written; the message has the file's name, of a full disk as well.
@@ -72,7 +72,7 @@ def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write_json(path: pathlib.Path, content: object) -> None:
-    """Writes a JSON file, on disk before it has its name."""
+    """Write a JSON file, on disk before it has its name."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=2, allow_nan=False)
         file.write("\n")
@@ -81,12 +81,12 @@ def write_json(path: pathlib.Path, content: object) -> None:
 
 
 def write_sealed_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON object together with its own checksum."""
+    """Write a JSON object together with its own checksum."""
     write_json(path, {**content, "sha256": _digest(content)})
 
 
 def read_sealed_json(path: pathlib.Path) -> dict[str, Any]:
-    """Reads what `write_sealed_json` wrote.
+    """Read what `write_sealed_json` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -105,7 +105,7 @@ def read_sealed_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def checksums(folder: pathlib.Path, *, leave_out: str) -> Files:
-    """Returns size in bytes and SHA-256 of every file below a folder, by its path there."""
+    """Return size in bytes and SHA-256 of every file below a folder, by its path there."""
     return {
         name: {"size": path.stat().st_size, "sha256": _sha256(path)}
         for name, path in _files(folder)
@@ -114,14 +114,14 @@ def checksums(folder: pathlib.Path, *, leave_out: str) -> Files:
 
 
 def compare(folder: pathlib.Path, expected: Files, *, leave_out: str) -> list[str]:
-    """Returns what is missing or changed of the files that `checksums` once listed, a phrase each.
+    """Return what is missing or changed of the files that `checksums` listed, a phrase each.
 
-    Other files are told of in the log, once, and change nothing. A file that has not changed since
+    Other files are named in the log, once, and change nothing. A file that has not changed since
     this process last read it is not read again.
     """
     others = sorted(name for name, _ in _files(folder) if name not in {*expected, leave_out})
     if others:
-        _tell_once(f"{folder} holds files that are not its own and are ignored: {others[:5]}")
+        _warn_once(f"{folder} holds files that are not its own and are ignored: {others[:5]}")
     problems = []
     for name, facts in expected.items():
         path = folder / name
@@ -135,7 +135,7 @@ def compare(folder: pathlib.Path, expected: Files, *, leave_out: str) -> list[st
 
 
 def free_name(path: pathlib.Path) -> pathlib.Path:
-    """Returns `path`, or the first of `path.1`, `path.2`, … that is not taken."""
+    """Return `path`, or the first of `path.1`, `path.2`, … that is not taken."""
     taken, number = path, 0
     while os.path.lexists(taken):
         number += 1
@@ -165,7 +165,7 @@ def _known_sha256(path: pathlib.Path, state: tuple[int, ...]) -> str:
 
 
 @functools.cache
-def _tell_once(text: str) -> None:
+def _warn_once(text: str) -> None:
     _log.warning("%s", text)
 
 

@@ -42,8 +42,9 @@ def info_nce(
     all pairs of one label are positives, which is our decision and off by default. With `said` as
     well, (image attributes, said, whole) of each item, q is by agreement: see `targets`.
 
-    Raises ValueError where shapes disagree, there is `said` without labels, or `image_target` is
-    neither "joint" nor "uniform".
+    Raises:
+        ValueError: shapes disagree, there is `said` without labels, or `image_target` is neither
+            "joint" nor "uniform".
     """
     _check_shapes(image_features=(image_features, "batch dim"))
     if labels is None:
@@ -81,7 +82,8 @@ def similarity_distribution_matching(
     category, since PA-100K knows no identities. With `said`, (image attributes, said, whole) of
     each item, q is by agreement: see `targets`, which is our decision.
 
-    Raises ValueError where shapes disagree, or `image_target` is neither "joint" nor "uniform".
+    Raises:
+        ValueError: shapes disagree, or `image_target` is neither "joint" nor "uniform".
     """
     _check_pairs(image_features, text_features, labels, said, image_target)
 
@@ -107,9 +109,10 @@ def identity_loss(
     """ID: mean cross-entropy of the shared classifier's logits, averaged over image and text.
 
     With `text_mask`, the mean over texts is over those where it is True; 0 where there are none. A
-    partial sentence does not tell a category.
+    partial sentence does not tell a category. A label beyond the categories gives NaN.
 
-    Raises ValueError where shapes disagree. A label beyond the categories gives NaN.
+    Raises:
+        ValueError: shapes disagree.
     """
     _check_shapes(
         image_logits=(image_logits, "batch category"),
@@ -138,7 +141,8 @@ def masked_attribute_prediction(
     Targets at the other positions may be anything. With `count`, the positions of a larger batch
     of which these rows are a part, it is their share of that batch's mean.
 
-    Raises ValueError where shapes disagree.
+    Raises:
+        ValueError: shapes disagree.
     """
     _check_shapes(
         logits=(logits, "batch k vocabulary"),
@@ -169,7 +173,8 @@ def attribute_iou_contrastive(
     That texts are aligned to the IoU distribution is the paper's; the form of q is not known, and
     both of these, like a temperature of its own, are our decision.
 
-    Raises ValueError where shapes disagree or `target` is unknown.
+    Raises:
+        ValueError: shapes disagree, or `target` is unknown.
     """
     _check_shapes(
         text_features=(text_features, "batch dim"), attributes=(attributes, "batch attributes")
@@ -195,7 +200,7 @@ def attribute_iou_contrastive(
 
 
 def _normalize(features: Array) -> Array:
-    """Scales rows to length 1; a zero row stays zero, with a finite gradient."""
+    """Scale rows to length 1; a zero row stays zero, with a finite gradient."""
     features = _widen(features)
     squares = jnp.sum(features**2, axis=-1, keepdims=True)
     return features / jnp.sqrt(jnp.where(squares > 0, squares, 1))
@@ -251,7 +256,7 @@ def _check_pairs(
 
 
 def _check_shapes(**arrays: tuple[Any, str]) -> None:
-    """Raises ValueError unless each array has its axes, and axes of one name have one size."""
+    """Raise ValueError unless each array has its axes, and axes of one name have one size."""
     sizes: dict[str, int] = {}
     for name, (array, axes) in arrays.items():
         shape, axes = jnp.shape(array), axes.split()

@@ -23,7 +23,8 @@ class Platform:
         """`compiler_options` of `jax.jit` for the training step and the encoders.
 
         On NVIDIA's GPUs every matrix product goes to cuBLAS, which adds a bias, and a residual, to
-        it. Where XLA may take Triton as well, it adds them in passes of their own, whoever wins.
+        it. Where XLA may take Triton as well, it adds them in passes of their own, even where
+        cuBLAS wins.
 
         Args:
             deterministic: take kernels that give the same bits every time; those of a CPU and of a
@@ -39,7 +40,7 @@ CPU = Platform("cpu")
 
 
 def platform_of(mesh: Mesh) -> Platform:
-    """Looks at the devices of a mesh; nothing else in this package does."""
+    """The platform of a mesh: the one place of this package that looks at devices."""
     device = mesh.devices.flat[0]
     if device.platform not in ("gpu", "cuda"):
         return Platform(device.platform)

@@ -16,7 +16,7 @@ BATCH_AXES = ("data", "fsdp")
 def make_mesh(
     data: int = -1, fsdp: int = 1, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """Arranges devices, all of all hosts by default, as data × fsdp.
+    """Arrange devices, all of all hosts by default, as data × fsdp.
 
     Args:
         data: -1 takes all that `fsdp` leaves.
@@ -48,9 +48,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(shapes, mesh: Mesh, min_shard_elements: int = 2**16):
-    """Shards each large array along its longest axis that the fsdp axis divides.
+    """Shard each large array along its longest axis that the fsdp axis divides.
 
-    The rule reads shapes alone, so an optimizer's moments lie where their parameter lies.
+    The rule reads shapes alone, so an optimizer's moments are where their parameter is.
 
     Args:
         shapes: a tree of arrays or `jax.ShapeDtypeStruct`.
@@ -71,7 +71,7 @@ def state_shardings(shapes, mesh: Mesh, min_shard_elements: int = 2**16):
 
 
 def put_rows(rows: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """Turns this host's rows into global arrays that are split along their first axis."""
+    """Turn this host's rows into global arrays that are split along their first axis."""
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in rows.items()
@@ -79,12 +79,12 @@ def put_rows(rows: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[st
 
 
 def put_array(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Places an array that every host holds whole; each device takes a copy of its own part."""
+    """Place an array that every host holds whole; each device takes a copy of its own part."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index].copy())
 
 
 def to_first_host(arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
-    """Copies arrays to the first host, each complete; the other hosts get none, but must ask too.
+    """Copy arrays to the first host, each complete; the other hosts get none.
 
     All hosts have to call this with the same arrays.
     """
@@ -99,7 +99,7 @@ def to_first_host(arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Yields each item after the next one is made: the devices work while the host waits."""
+    """Yield each item after the next one is made: the devices work while the host waits."""
     iterator = iter(items)
     for before in iterator:
         for item in iterator:

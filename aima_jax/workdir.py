@@ -58,7 +58,7 @@ _PACKAGES = [
 
 @contextlib.contextmanager
 def lock_workdir(workdir: pathlib.Path) -> Iterator[Lock]:
-    """Keeps a workdir, which has to be there, for this process.
+    """Lock a workdir, which has to be there, for this process.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -76,11 +76,11 @@ def lock_workdir(workdir: pathlib.Path) -> Iterator[Lock]:
 def locked_workdir(
     workdir: pathlib.Path, config: ConfigDict | None = None
 ) -> Iterator[Callable[[], None]]:
-    """Keeps a workdir for the first host to write to; with a config, makes it or compares it.
+    """Lock a workdir for the first host to write to; with a config, make it or compare it.
 
     Yields:
         A function that raises ValueError on the first host if another process has taken the
-        workdir over, since this one stood still.
+        workdir over while this one was suspended.
 
     Raises:
         FileNotFoundError: it is not there, and no config is given.
@@ -104,28 +104,28 @@ def locked_workdir(
 
 
 def as_json(config: ConfigDict) -> dict[str, Any]:
-    """Returns a config as the JSON data that it is saved as."""
+    """Return a config as the JSON data that it is saved as."""
     return json.loads(config.to_json())
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
-    """Reads the config that a workdir was made with, as data.
+    """Read the config that a workdir was made with, as data.
 
     Raises:
-        FileNotFoundError: the folder is no workdir.
+        FileNotFoundError: the folder is not a workdir.
         ValueError: its config is not what was written.
     """
     path = pathlib.Path(workdir) / CONFIG
     try:
         return ConfigDict(json.loads(path.read_text()))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{workdir} is no workdir: it has no {CONFIG}") from None
+        raise FileNotFoundError(f"{workdir} is not a workdir: it has no {CONFIG}") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Writes the config where no run has started yet, or checks that it is the one of the run.
+    """Write the config where no run has started yet, or check that it is that of the run.
 
     Raises:
         ValueError: it was made with another config; the message names the fields that differ.
@@ -148,7 +148,7 @@ def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-    """Reads metrics.jsonl; a last line that was cut off is left out."""
+    """Read metrics.jsonl; a last line that was cut off is left out."""
     rows = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
@@ -159,7 +159,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
 
 
 def record_start(workdir: pathlib.Path, **facts: Any) -> None:
-    """Appends what this start of the run was made of to the workdir's environment.json."""
+    """Append what this start of the run was made of to the workdir's environment.json."""
     import jax
 
     path = workdir / RECORD

@@ -87,7 +87,7 @@ def devices_of(name: str) -> list[jax.Device]:
 
 
 def compile_step(args: argparse.Namespace, mesh: Mesh) -> tuple[jax.stages.Compiled, float]:
-    """Compiles the step for a mesh; returns the FLOPs of the formula, too."""
+    """Compile the step for a mesh; return the FLOPs of the formula, too."""
     config = ours.model_config(
         args.model, dtype="bfloat16", remat=args.remat, scan_layers=not args.unrolled
     )

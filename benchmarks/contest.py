@@ -10,7 +10,7 @@ Answer = dict[str, Any]
 
 
 def clear_peak() -> None:
-    """Starts the high-water mark of this process's memory anew; Linux keeps it."""
+    """Start the high-water mark of this process's memory anew; Linux keeps it."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
 

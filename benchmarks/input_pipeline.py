@@ -40,7 +40,7 @@ BATCH_SIZE = 64
 
 
 def write_pictures(folder: pathlib.Path, count: int) -> list[pathlib.Path]:
-    """Writes smooth, slightly noisy JPEGs in PA-100K's layout; returns the training pictures."""
+    """Write smooth, slightly noisy JPEGs in PA-100K's layout; return the training pictures."""
     height, width = SOURCE_SIZE
     rng = np.random.default_rng(0)
     pictures = folder / "release_data" / "release_data"
@@ -116,7 +116,7 @@ def rate(epoch: Callable[[], Iterable[np.ndarray]]) -> tuple[float, float]:
 
 
 def compare(contenders: dict[str, Callable[[], Iterable[np.ndarray]]], rounds: int) -> None:
-    """Prints the median rates of the contenders, and the ratio to the last of them."""
+    """Print the median rates of the contenders, and the ratio to the last of them."""
     rates = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, epoch in contenders.items():
@@ -133,7 +133,7 @@ def compare(contenders: dict[str, Callable[[], Iterable[np.ndarray]]], rounds: i
 
 
 def show_costs(folder: pathlib.Path, split: Split, count: int = 300) -> None:
-    """Prints the CPU time that each part of making a picture ready takes."""
+    """Print the CPU time that each part of making a picture ready takes."""
     indices = range(min(count, len(split)))
     stored = [split.bytes(index) for index in indices]
 
@@ -168,7 +168,7 @@ def waiting_share(workdir: pathlib.Path) -> float:
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2000, help="pictures of the set")
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each contender")

@@ -59,7 +59,7 @@ def peak_bytes() -> int:
 
 
 def measure(name: str, batch: int, chunk_size: int | None, calls: int) -> dict[str, float]:
-    """Runs one loss in this process; megabytes, seconds and the value."""
+    """Run one loss in this process; megabytes, seconds and the value."""
     on_host = jax.default_backend() == "cpu"
     before = psutil.Process().memory_info().rss if on_host else 0
     arguments = jax.device_put(draw(batch))

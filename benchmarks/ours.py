@@ -70,7 +70,7 @@ def make_step(
 def training_step(
     batch: int, micro_batch: int, dtype: str, remat: str, length: int, steps: int
 ) -> Callable[[], Answer]:
-    """Makes our step ready; after those that are compared, a turn is so many steps."""
+    """Make our step ready; after those that are compared, a turn is so many steps."""
     keep_memory()
     config, platform = model_config(dtype=dtype, remat=remat), platform_of(make_mesh())
     step, create_state = make_step(config, platform, micro_batches=batch // micro_batch)
@@ -109,7 +109,7 @@ def training_step(
 
 
 def write_training(batch: int, length: int, folder: pathlib.Path) -> None:
-    """Writes our weights for the peer, and the rows of the steps that are compared."""
+    """Write our weights for the peer, and the rows of the steps that are compared."""
     settings = market1501.get_config()
     write_model(folder)
     table, rows = jax.device_put((draw_categories(length), draw_batch(batch)))
@@ -162,7 +162,7 @@ def draw_batch(size: int) -> dict[str, np.ndarray]:
 
 
 def write_model(folder: pathlib.Path) -> None:
-    """Writes our weights under the peer's names, the model's shape and the optimizer's groups."""
+    """Write our weights under the peer's names, the model's shape and the optimizer's groups."""
     config, optimizer = model_config(), market1501.get_config().optimizer
     params = flatten(create(config))
     clip = (
@@ -221,7 +221,7 @@ def count_flops(config: AIMAConfig, batch: int, tokens: int) -> float:
 
 
 def matmul() -> Callable[[], Answer]:
-    """Makes a square product ready, in the type that training computes in."""
+    """Make a square product ready, in the type that training computes in."""
     keep_memory()
     on_cpu = jax.default_backend() == "cpu"
     size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
@@ -238,7 +238,7 @@ def matmul() -> Callable[[], Answer]:
 
 
 def kind() -> Callable[[], Answer]:
-    """Tells what JAX computes on."""
+    """Tell what JAX computes on."""
     return lambda: {"kind": jax.default_backend()}
 
 
@@ -249,7 +249,7 @@ def jax_peak() -> int:
 
 
 def encoding(batch: int, dtype: str) -> Callable[[], Answer]:
-    """Makes the encoding of a gallery ready; it returns the features as well."""
+    """Make the encoding of a gallery ready; it returns the features as well."""
     keep_memory()
     mesh = make_mesh(devices=jax.devices()[:1])
     model = create(model_config(dtype=dtype), platform_of(mesh))
@@ -267,7 +267,7 @@ def encoding(batch: int, dtype: str) -> Callable[[], Answer]:
 
 
 def write_encoding(batch: int, folder: pathlib.Path) -> None:
-    """Writes our weights for the peer, and the pictures as it takes them."""
+    """Write our weights for the peer, and the pictures as it takes them."""
     write_model(folder)
     images = normalize(draw_batch(batch)["image"], OPENAI_MEAN, OPENAI_STD)
     np.savez(folder / "pictures.npz", images=np.asarray(images))

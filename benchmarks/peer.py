@@ -19,7 +19,7 @@ END_OF_TEXT, CONTEXT = 49407, 77
 
 
 def training_step(dtype: str, folder: pathlib.Path, steps: int) -> Callable[[], Answer]:
-    """Makes the peer's step ready, from what ours has left in a folder; a turn is as ours."""
+    """Make the peer's step ready, from what ours has left in a folder; a turn is as ours."""
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
     task = json.loads((folder / "task.json").read_text())
@@ -62,7 +62,7 @@ def training_step(dtype: str, folder: pathlib.Path, steps: int) -> Callable[[], 
 
 
 def matmul() -> Callable[[], Answer]:
-    """Makes the same product ready as ours."""
+    """Make the same product ready as ours."""
     on_gpu = torch.cuda.is_available()
     size, dtype = (8192, torch.bfloat16) if on_gpu else (2048, torch.float32)
     x = torch.randn((size, size), dtype=dtype, device="cuda" if on_gpu else "cpu")
@@ -216,7 +216,7 @@ def _kl(log_p, q):
 
 
 def encoding(dtype: str, folder: pathlib.Path) -> Callable[[], Answer]:
-    """Makes transformers' image encoding ready, from what ours has left in a folder."""
+    """Make transformers' image encoding ready, from what ours has left in a folder."""
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
     clip = load(folder).clip.eval().to(device)

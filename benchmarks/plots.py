@@ -1,4 +1,4 @@
-"""Draws how time and memory grow, from the numbers that the benchmarks write.
+"""Draw how time and memory grow, from the numbers that the benchmarks write.
 
     python benchmarks/train_step.py --batches 4 8 16 --rounds=2 --json=batch.json
     python benchmarks/train_step.py --alone --rounds=2 --length=40 --json=40.json   # and 58, 77
@@ -27,7 +27,7 @@ def draw(path: pathlib.Path, label: str, series: dict[str, dict[float, dict[str,
 
 
 def main() -> None:
-    """Draws the figures whose numbers are given."""
+    """Draw the figures whose numbers are given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -60,7 +60,7 @@ class PeakMemory:
 
 
 def compare(contenders: Mapping[str, Callable[[], object]], rounds: int) -> None:
-    """Prints time, CPU time and memory of each contender, and how often the first beats it."""
+    """Print time, CPU time and memory of each contender, and how often the first beats it."""
     first, clock, cpu, memory = {}, {}, {}, {}
     for turn in range(rounds + 1):
         for name, task in contenders.items():

@@ -52,7 +52,7 @@ FIRST = 2  # steps that show the losses, and warm up
 
 
 def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Takes steps in turn; returns the numbers of each contender."""
+    """Take steps in turn; return the numbers of each contender."""
     with contextlib.ExitStack() as stack:
         if not args.alone:
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -114,7 +114,7 @@ def peak_of(device: str) -> float | None:
 
 
 def show_losses(ours: list[dict], theirs: list[dict]) -> None:
-    """Prints the losses that both have found at the first steps."""
+    """Print the losses that both have found at the first steps."""
     print(f"{'losses':<22}" + "".join(f"{name:>11}" for name in LOSSES))
     for step in range(FIRST):
         for name, answers in (("ours", ours), ("PyTorch", theirs)):
@@ -123,7 +123,7 @@ def show_losses(ours: list[dict], theirs: list[dict]) -> None:
 
 
 def show(batch: int, results: dict[str, dict[str, float]]) -> None:
-    """Prints speed, memory and, of ours, the share of the machine's own rate."""
+    """Print speed, memory and, of ours, the share of the machine's own rate."""
     print(f"batch {batch:<6}{'s/step':>10}{'images/s':>10}{'peak GB':>9}{'compiling s':>13}")
     for name, got in results.items():
         cells = f"{got['seconds']:>10.3f}{got['images/s']:>10.2f}{got['GB']:>9.2f}"
@@ -152,7 +152,7 @@ def show(batch: int, results: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

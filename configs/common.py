@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the defaults shared by all datasets; `dataset` is left for them to fill in."""
+    """Return the defaults shared by all datasets; `dataset` is left for them to fill in."""
     config = ConfigDict()
 
     # What to train on.
@@ -140,7 +140,7 @@ def get_config() -> ConfigDict:
 
 
 def train_small_from_scratch(config: ConfigDict) -> None:
-    """Replaces the recipe, which fine-tunes CLIP, by one for a small model and a CPU. [ours]"""
+    """Replace the recipe, which fine-tunes CLIP, by one for a small model and a CPU. [ours]"""
     config.image_size = (96, 48)
     config.batch_size = 32
     config.weights = ""

@@ -41,7 +41,7 @@ def state(step, size=8):
 
 
 def save(workdir, scores):
-    """Saves a checkpoint for each Rank-1, None where there was no validation."""
+    """Save a checkpoint for each Rank-1, None where there was no validation."""
     saver = Saver(workdir, DESCRIPTION)
     for step, score in enumerate(scores, start=1):
         saver.save(step, state(step), metrics=None if score is None else {"R1": score})

@@ -91,7 +91,7 @@ def test_a_command_is_understood(words, tmp_path, monkeypatch):
 
 
 def run(arguments):
-    """Runs Python outside the checkout, and returns what it printed."""
+    """Run Python outside the checkout, and returns what it printed."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, env=environment

@@ -1,4 +1,4 @@
-"""Describes a prepared dataset in numbers and in one picture.
+"""Describe a prepared dataset in numbers and in one picture.
 
 aima describe market1501_attribute --data_dir=… [--picture=…]
 """

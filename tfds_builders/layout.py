@@ -1,4 +1,4 @@
-"""Finds a dataset's files where the user unpacked them, and says clearly what is missing."""
+"""Find a dataset's files where the user unpacked them, and say clearly what is missing."""
 
 import os
 import pathlib
@@ -38,7 +38,11 @@ def locate(
 
 
 def require_folder(manual_dir: pathlib.Path, instructions: str) -> None:
-    """FileNotFoundError unless the folder is there and holds something."""
+    """Check that a folder is there and holds something.
+
+    Raises:
+        FileNotFoundError: it is not, or it is empty.
+    """
     if not manual_dir.is_dir():
         raise FileNotFoundError(f"{manual_dir}: no such folder. {instructions}")
     if all(is_clutter(path.name) for path in manual_dir.iterdir()):
@@ -46,7 +50,11 @@ def require_folder(manual_dir: pathlib.Path, instructions: str) -> None:
 
 
 def find_file(candidates: Sequence[pathlib.Path], instructions: str) -> pathlib.Path:
-    """Return the first candidate that is a file; FileNotFoundError where none is."""
+    """Return the first candidate that is a file.
+
+    Raises:
+        FileNotFoundError: none is.
+    """
     for path in candidates:
         if path.is_file():
             return path
@@ -62,7 +70,7 @@ def picture_names(folder: pathlib.Path) -> list[str]:
 
 
 def require_listed(listed: Collection[str], folder: pathlib.Path, label_file: pathlib.Path) -> None:
-    """Checks that the pictures of a folder are those that the label file lists.
+    """Check that the pictures of a folder are those that the label file lists.
 
     Raises:
         FileNotFoundError: a listed picture is missing.

@@ -84,7 +84,11 @@ def read_variables(path: pathlib.Path, dataset: str, variables: Sequence[str]) -
 def require_fields(
     struct: Any, fields: Sequence[str], path: pathlib.Path, dataset: str, where: str = "it"
 ) -> None:
-    """ValueError unless a struct of the label file has the fields."""
+    """Check that a struct of the label file has some fields.
+
+    Raises:
+        ValueError: it lacks one.
+    """
     found = list(struct) if isinstance(struct, dict) else []
     missing = [name for name in fields if name not in found]
     if missing:
@@ -95,7 +99,11 @@ def require_fields(
 
 
 def strings(value: Any, path: pathlib.Path, where: str) -> list[str]:
-    """Return the texts of a cell array, or the rows of a text; ValueError where it is neither."""
+    """Return the texts of a cell array, or the rows of a text.
+
+    Raises:
+        ValueError: it is neither.
+    """
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
         raise ValueError(f"{path}: {where} is not a list of texts")
@@ -103,7 +111,11 @@ def strings(value: Any, path: pathlib.Path, where: str) -> list[str]:
 
 
 def integers(value: Any, path: pathlib.Path, where: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return whole numbers in the shape they have; ValueError where they are something else."""
+    """Return whole numbers in the shape they have.
+
+    Raises:
+        ValueError: they are something else.
+    """
     if isinstance(value, np.ndarray):
         with np.errstate(invalid="ignore"):
             integers = value.astype(np.int64)
@@ -115,7 +127,11 @@ def integers(value: Any, path: pathlib.Path, where: str) -> np.ndarray[Any, np.d
 def bits(
     value: Any, shape: tuple[int, int], path: pathlib.Path, where: str
 ) -> UInt8[np.ndarray, "pictures attributes"]:
-    """Return labels as uint8 of the given shape; ValueError unless they are all 0 or 1."""
+    """Return labels as uint8 of the given shape.
+
+    Raises:
+        ValueError: the shape is another one, or a label is neither 0 nor 1.
+    """
     values = integers(value, path, where)
     if values.shape != shape:
         raise ValueError(

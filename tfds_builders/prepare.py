@@ -1,4 +1,4 @@
-"""Prepares a dataset once: raw files in, checked ArrayRecord files with a manifest out.
+"""Prepare a dataset once: raw files in, checked ArrayRecord files with a manifest out.
 
     aima prepare market1501_attribute --manual_dir=… --data_dir=… [--check]
 
@@ -108,7 +108,12 @@ def find(dataset: str, *, data_dir: _Place = None) -> pathlib.Path | None:
 
 
 def require(dataset: str, *, data_dir: _Place = None) -> pathlib.Path:
-    """Return the folder of a prepared dataset; as `find`, but FileNotFoundError for none."""
+    """Return the folder of a prepared dataset.
+
+    Raises:
+        FileNotFoundError: it is not prepared.
+        ValueError: as `find`.
+    """
     folder = find(dataset, data_dir=data_dir)
     if folder is None:
         raise FileNotFoundError(
@@ -219,7 +224,7 @@ def _remove_abandoned(beside: pathlib.Path, prefix: str) -> int:
 
 
 def _system() -> str:
-    """Names the system whose process numbers these are: the host, its boot, its container."""
+    """Name the system whose process numbers these are: the host, its boot, its container."""
     return hashlib.sha256(f"{socket.gethostname()} {boot_id()}".encode()).hexdigest()[:12]
 
 

@@ -71,10 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--trust_weights", action="store_true", help="open TorchScript, which can run code"
         )
         one.add_argument(
-            "--activation", choices=get_args(Activation), help="of both towers, if no file tells"
+            "--activation", choices=get_args(Activation), help="of both towers, if no file says"
         )
         for tower in ("vision", "text"):
-            help_text = f"attention heads of the {tower} tower, if no file tells"
+            help_text = f"attention heads of the {tower} tower, if no file says"
             one.add_argument(f"--{tower}_heads", type=int, help=help_text)
     command(
         _verify,
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         "make checkpoints of format 1 readable, in place",
         "run or checkpoint",
-        "Its dataset has to be prepared here, or to be there raw, as for training.",
+        "Its dataset has to be prepared, or its raw files have to be there, as for training.",
     )
 
 
@@ -107,7 +107,7 @@ def _to_huggingface(options: argparse.Namespace) -> None:
     elif _is_aima(path):
         clip = read_aima(open_weights(path)).clip
     else:
-        _, clip = load_clip(options.source, image_size=None, **_told(options))
+        _, clip = load_clip(options.source, image_size=None, **_given(options))
     save_clip(clip, options.folder, temperature=options.temperature)
     print(f"written to {options.folder}")
 
@@ -119,8 +119,8 @@ def _to_aima(options: argparse.Namespace) -> None:
         save_aima(load_model(options.source), options.file)
     else:
         size, stride = tuple(options.image_size), options.patch_stride
-        told = _told(options)
-        _, model = load_irra(options.source, image_size=size, patch_stride=stride, **told)
+        given = _given(options)
+        _, model = load_irra(options.source, image_size=size, patch_stride=stride, **given)
         save_aima(model, options.file)
     print(f"written to {options.file}")
 
@@ -142,7 +142,7 @@ def _verify(options: argparse.Namespace) -> None:
     print(f"all stages agree with transformers' to {worst:.1e} of their largest value")
 
 
-def _told(options: argparse.Namespace) -> dict:
+def _given(options: argparse.Namespace) -> dict:
     names = ("trust_weights", "activation", "vision_heads", "text_heads")
     return {name: getattr(options, name) for name in names}
 

@@ -19,10 +19,10 @@ from aima_jax.training.setup import known_words, load_splits
 
 
 def convert_checkpoints(run: str | pathlib.Path) -> list[str]:
-    """Writes the manifest of a run's checkpoints anew, as this version reads it; nothing else.
+    """Write the manifest of a run's checkpoints anew, as this version reads it; nothing else.
 
     Format 1 lacks the wording, the traits and the training categories of its dataset, which has to
-    be there, prepared or to be prepared from raw files. A model so converted is used like any
+    be there, prepared or as raw files. A model so converted is used like any
     other; its training is resumed only where the optimizer is still the same.
 
     Args:

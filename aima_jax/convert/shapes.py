@@ -1,7 +1,7 @@
 """The shape of the CLIP in a checkpoint: from its arrays, the files beside it, and a person's word.
 
 Arrays do not tell how many heads attend over them, what activation is between them, or how pixels
-were normalised. Nothing of that is guessed: `read_shape` refuses what nobody has said.
+were normalised. None of that is guessed: `read_shape` refuses what is not stated.
 """
 
 import collections
@@ -68,10 +68,10 @@ def read_shape(
         where: names the checkpoint in messages.
 
     Raises:
-        ValueError: the arrays and the files disagree, or nobody says what the arrays cannot tell.
+        ValueError: the arrays and the files disagree, or what the arrays lack is not stated.
     """
     stated = _overridden(stated, overrides)
-    _check_told(stated, where)
+    _check_known(stated, where)
     resnet = any(name.startswith("vision.layer1.") for name in found)
     text_width = _size(found, r"text\.(blocks\.\d+\.\w+|final)_norm\.\w+", 0)
     text = TextConfig(
@@ -115,8 +115,8 @@ def _overridden(stated: StatedConfig, overrides: Overrides) -> StatedConfig:
     return dataclasses.replace(stated, values=values)
 
 
-def _check_told(stated: StatedConfig, where: str) -> None:
-    """Refuse what nobody tells, but for pixel statistics, which almost all CLIPs share."""
+def _check_known(stated: StatedConfig, where: str) -> None:
+    """Refuse what is not known, but for pixel statistics, which almost all CLIPs share."""
     missing = [
         field
         for field, names in {
@@ -230,7 +230,7 @@ def _check_agreement(shape: CLIPConfig, stated: StatedConfig, where: str) -> Non
     for name, (key, value) in stated.values.items():
         ours: Any = shape
         for part in name.split("."):
-            ours = getattr(ours, part, value)  # a head width is no field, and is used already
+            ours = getattr(ours, part, value)  # a head width is not a field, and is used already
         if ours != value:
             wrong.append(f"{key} is {value}, expected {ours}")
     if wrong:

@@ -61,7 +61,7 @@ OPENAI_CUSTOM = StatedConfig(
 
 
 class _Reader:
-    """Takes values out of a file, and collects everything that is wrong with it."""
+    """The values of a file, and everything that is wrong with it."""
 
     def __init__(self, source: str, content: Json, where: str):
         self.source, self.content, self.where = source, content, where

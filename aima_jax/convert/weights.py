@@ -197,9 +197,9 @@ def _open_sharded(index: pathlib.Path, sidecars: Sidecars) -> Weights:
             raise FileNotFoundError(f"{index} names {name}, which is not beside it")
         files[name] = _open_file(index.parent / name, sidecars, trust_weights=False)
     listed = {(key, name) for key, name in weight_map.items()}
-    held = {(key, name) for name, file in files.items() for key in file.shapes}
-    if listed != held:
-        wrong = ", ".join(sorted(f"{key} in {name}" for key, name in listed ^ held))
+    found = {(key, name) for name, file in files.items() for key in file.shapes}
+    if listed != found:
+        wrong = ", ".join(sorted(f"{key} in {name}" for key, name in listed ^ found))
         raise ValueError(f"{index} and its files do not hold the same arrays: {wrong}")
     return Weights(
         index,

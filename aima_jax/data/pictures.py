@@ -1,4 +1,4 @@
-"""The one way to open a picture, whoever does: a builder, training or search get the same pixels.
+"""The one way to open a picture: a builder, training and search get the same pixels.
 
 A picture stands as its EXIF data says, is RGB, and is resized by the bilinear filter that smooths
 where it makes a picture smaller: that of Pillow, and so of torchvision's Resize, which IRRA uses.

@@ -183,7 +183,7 @@ def decode_all(
     *,
     threads: int = 0,
 ) -> UInt8[np.ndarray, "images height width 3"]:
-    """Decodes a whole split, or the pictures of `indices`, into one array.
+    """Decode a whole split, or the pictures of `indices`, into one array.
 
     Args:
         split: the pictures.
@@ -245,7 +245,7 @@ def _made_ahead(
 
 
 def _rows_of_host(batch_size: int, process_index: int, process_count: int) -> range:
-    """The rows of a batch that a host holds; ValueError where the hosts do not divide it."""
+    """The rows of a batch that a host holds."""
     local, remainder = divmod(batch_size, process_count)
     if remainder:
         raise ValueError(

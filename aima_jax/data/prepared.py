@@ -1,8 +1,7 @@
 """A prepared dataset on disk: what its builder writes, and whether it still is what was written.
 
-Beside TFDS's files there are `labels-<split>.npz`, so that nobody has to read pictures to know the
-labels, and `manifest.json`. That is written last, tells what the dataset is, and names every other
-file with its checksum.
+Beside TFDS's files there are `labels-<split>.npz`, so that labels can be had without pictures, and
+`manifest.json`. That is written last, says what the dataset is, and has a checksum of every file.
 """
 
 import pathlib

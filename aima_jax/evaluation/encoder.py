@@ -21,7 +21,7 @@ Encode = Callable[[Parameters, Array], Float[Array, "batch dim"]]
 
 
 class Encoder:
-    """Encodes in batches of one shape over all devices of all hosts; compiled once for each shape.
+    """An encoder in batches of one shape over all devices of all hosts, compiled once a shape.
 
     All features are L2-normalised, so that their product is the cosine similarity.
 

@@ -197,7 +197,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         means = {of: np.mean([each[of] for each in absences.values()]) for of in ("AUC", "base")}
         lines += [line(f"{len(absences)} absences", means, ("AUC", "base"))]
         lines[-1] += "  (AUC, share of images)"
-    lines += [f"passed over: {told}" for told in results["checkpoint"].get("passed_over", ())]
+    lines += [f"passed over: {line}" for line in results["checkpoint"].get("passed_over", ())]
     return "\n".join(lines)
 
 
@@ -208,7 +208,7 @@ def _save_rankings(
     similarity: np.ndarray,
     ranking: np.ndarray,
 ) -> None:
-    """Writes for each query its sentence, and its first images with their similarities."""
+    """Write for each query its sentence, and its first images with their similarities."""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, query=sentences, filename=split.filename[ranking], similarity=similarity)
 

@@ -52,7 +52,7 @@ def retrieval_metrics(
 def irrelevant_above(
     scores: Float[np.ndarray, "gallery"], relevant: Int[np.ndarray, "images"]
 ) -> tuple[Int[np.ndarray, "images"], Int[np.ndarray, "images"]]:
-    """Returns the relevant images, best first, and how many others reach the score of each.
+    """Return the relevant images, best first, and how many others reach the score of each.
 
     Args:
         scores: of one query.

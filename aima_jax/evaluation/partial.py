@@ -45,7 +45,9 @@ class PartialQueries:
         self._template, self._encode, self._bank = template, encode, bank
         self._images, self._gallery = images, Gallery(images)
         self._attributes = attributes
-        self._held = dict(zip(template.schema.names, attributes.sum(0).tolist(), strict=True))
+        self._images_with = dict(
+            zip(template.schema.names, attributes.sum(0).tolist(), strict=True)
+        )
 
     def partial(self) -> dict[str, dict[str, Any]]:
         """Ask for some attributes of an image, and for single ones.
@@ -79,7 +81,7 @@ class PartialQueries:
         """
         absences = {}
         for group in self._template.schema.groups:
-            with_it = sum(self._held[bit] for bit in group.bits)
+            with_it = sum(self._images_with[bit] for bit in group.bits)
             can_be_absent = group.kind == "flag" or group.absent is not None
             if can_be_absent and 0 < with_it < len(self._images):
                 absences[group.name] = {group.name: group.absent or False}
@@ -96,18 +98,18 @@ class PartialQueries:
         """
         probabilities = self._bank.attribute_probabilities(self._images)
         bits = {}
-        for bit, scores, held in zip(
-            self._held, probabilities.T, self._attributes.T.astype(bool), strict=True
+        for bit, scores, having in zip(
+            self._images_with, probabilities.T, self._attributes.T.astype(bool), strict=True
         ):
-            if held.all() or not held.any():
+            if having.all() or not having.any():
                 continue
             seen = scores >= 0.5
-            hits = (seen & held).sum()
+            hits = (seen & having).sum()
             bits[bit] = {
-                "mA": float((hits / held.sum() + (~seen & ~held).sum() / (~held).sum()) / 2),
-                "F1": float(2 * hits / (seen.sum() + held.sum())),
-                "AUC": area_under_curve(scores, held),
-                "base": float(held.mean()),
+                "mA": float((hits / having.sum() + (~seen & ~having).sum() / (~having).sum()) / 2),
+                "F1": float(2 * hits / (seen.sum() + having.sum())),
+                "AUC": area_under_curve(scores, having),
+                "base": float(having.mean()),
             }
         means = {name: [bit[name] for bit in bits.values()] for name in ("mA", "F1", "AUC")}
         return {**{name: float(np.mean(of)) for name, of in means.items() if of}, "bits": bits}
@@ -148,7 +150,7 @@ class PartialQueries:
         descriptions, schema = {}, self._template.schema
         for group in schema.groups:
             for bit, value in zip(group.bits, group.values or (True,), strict=True):
-                if _LEAST <= self._held[bit] <= len(self._images) - _LEAST:
+                if _LEAST <= self._images_with[bit] <= len(self._images) - _LEAST:
                     descriptions[bit] = schema.validate({group.name: value})
         return descriptions
 
@@ -182,18 +184,18 @@ def draw_descriptions(
 
 
 def area_under_curve(
-    scores: Float[np.ndarray, "images"], held: Bool[np.ndarray, "images"]
+    scores: Float[np.ndarray, "images"], having: Bool[np.ndarray, "images"]
 ) -> float:
     """Return the share of pairs of an image with and one without that are in this order.
 
     An equal score counts half. NaN where there is no such pair.
     """
-    without = np.sort(scores[~held])
-    pairs = held.sum() * len(without)
+    without = np.sort(scores[~having])
+    pairs = having.sum() * len(without)
     if not pairs:
         return float("nan")
-    below = np.searchsorted(without, scores[held], side="left").sum()
-    not_above = np.searchsorted(without, scores[held], side="right").sum()
+    below = np.searchsorted(without, scores[having], side="left").sum()
+    not_above = np.searchsorted(without, scores[having], side="right").sum()
     return float((below + not_above) / 2 / pairs)
 
 

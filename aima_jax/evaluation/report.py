@@ -83,7 +83,7 @@ def write_report(
 
 
 def save_picture(picture: Image.Image, path: pathlib.Path) -> None:
-    """Writes a PNG file that is complete or absent, whatever happens meanwhile."""
+    """Write a PNG file that is complete or absent, whatever happens meanwhile."""
     with atomic_write(path) as temporary:
         picture.save(temporary, format="PNG")
 
@@ -95,7 +95,7 @@ def draw_ranking(
     correct: Sequence[bool] | None = None,
     scores: Sequence[float],
 ) -> Image.Image:
-    """Draws a sentence above the images that it ranks first, in rows of ten.
+    """Draw a sentence above the images that it ranks first, in rows of ten.
 
     Args:
         sentence: wraps where it is long.
@@ -144,7 +144,7 @@ def draw_ranking(
 
 
 def _draw_page(rankings: Sequence[Ranking]) -> Image.Image | None:
-    """Stacks rankings under a line that says how to read them."""
+    """Stack rankings under a line that says how to read them."""
     if not rankings:
         return None
     pictures = [
@@ -300,7 +300,7 @@ def _series(rows: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray,
 
 
 def _fit(picture: Picture) -> Image.Image:
-    """Scales a picture to the height of a tile, or to its greatest width where it is wide."""
+    """Scale a picture to the height of a tile, or to its greatest width where it is wide."""
     image = open_picture(picture)
     scale = min(_TILE_HEIGHT / image.height, _TILE_WIDTHS[1] / image.width)
     size = (max(1, round(scale * image.height)), max(1, round(scale * image.width)))
@@ -308,7 +308,7 @@ def _fit(picture: Picture) -> Image.Image:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Breaks a text into lines of at most `width` pixels, inside a word only where it must."""
+    """Break a text into lines of at most `width` pixels, inside a word only where it must."""
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".strip()

@@ -64,7 +64,7 @@ class Gallery:
     def similarities(
         self, queries: Float[np.ndarray, "query dim"]
     ) -> Iterator[tuple[slice, Float[np.ndarray, "group gallery"]]]:
-        """Yields groups of queries with their inner products, in full float32.
+        """Yield groups of queries with their inner products, in full float32.
 
         The devices work on the next group meanwhile; the memory is that of two groups.
 

@@ -101,7 +101,7 @@ class Fusion(nnx.Module):
         image_tokens: Float[Array, "batch image_tokens dim"],
         text_mask: Bool[Array, "batch tokens"],
     ) -> Float[Array, "batch tokens dim"]:
-        # No residual around the cross-attention: what goes on is what was seen in the image.
+        # No residual around the cross-attention: the tokens become what was seen in the image.
         x = self.cross_attention(self.text_norm(text_tokens), self.image_norm(image_tokens))
         x = apply_blocks(
             self.blocks,

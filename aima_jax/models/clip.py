@@ -179,7 +179,7 @@ class CLIP(nnx.Module):
     def encode_image(
         self, images: Float[Array, "batch height width 3"]
     ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch tokens dim"]]:
-        """Encodes images that are normalised as CLIP's.
+        """Encode images that are normalised as CLIP's.
 
         Images of another size than the config's get the position grid resized, bilinearly.
 
@@ -199,7 +199,7 @@ class CLIP(nnx.Module):
     def encode_text(
         self, tokens: Int[Array, "batch tokens"]
     ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch tokens dim"]]:
-        """Encodes sentences of at most the context length.
+        """Encode sentences of at most the context length.
 
         Returns:
             The global features in float32, not normalised, which are those of the first end of

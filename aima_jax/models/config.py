@@ -56,7 +56,7 @@ class ImageTowerConfig:
     pixel_std: Channels = OPENAI_STD
 
     def check_pixels(self) -> None:
-        """Checks the pixel statistics.
+        """Check the pixel statistics.
 
         Raises:
             ValueError: they are not three numbers each, or a deviation is not over 0.

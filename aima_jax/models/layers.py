@@ -221,7 +221,7 @@ def resize_positions(
     new: tuple[int, int],
     method: Resize = "bilinear",
 ) -> Float[Array, "tokens dim"]:
-    """Resizes the grid of a position table as PyTorch's `interpolate` does (align_corners false).
+    """Resize the grid of a position table as PyTorch's `interpolate` does (align_corners false).
 
     Args:
         table: first the class position, which is kept, then those of the grid row by row.
@@ -239,7 +239,7 @@ def resize_positions(
 
 def interpolation_matrix(old: int, new: int, method: Resize) -> Float[np.ndarray, "new old"]:
     """Weight of each old point in each new one, along one axis."""
-    # Pixel centres are aligned: new i lies at (i + 1/2)·old/new - 1/2.
+    # Pixel centres are aligned: new i is at (i + 1/2)·old/new - 1/2.
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     if method == "bilinear":
         centres = np.clip(centres, 0, None)

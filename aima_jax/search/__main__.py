@@ -1,4 +1,4 @@
-"""Finds the pictures of a folder that match attributes or words best."""
+"""Find the pictures of a folder that match attributes or words best."""
 
 import argparse
 import sys

@@ -31,7 +31,7 @@ Query = Mapping[str, Any] | str | Float[np.ndarray, "dim"]
 
 
 class PersonSearch:
-    """Encodes pictures, attributes and words, and ranks pictures by them.
+    """A model that encodes pictures, attributes and words, and ranks pictures by them.
 
     A query is a dict of attributes, of which any may be left out; a str; or a feature vector, for
     instance that of a picture. A str with an equals sign, and one that names nothing but flags of
@@ -53,7 +53,7 @@ class PersonSearch:
         self._encoder = Encoder(restored.model)
         self._params = flatten(restored.model)
         self._trained_words = frozenset(restored.words["trained"])
-        self._warn_of_dead_words()
+        self._warn_of_zero_words()
 
     @classmethod
     def load(cls, run: str | os.PathLike[str]) -> "PersonSearch":
@@ -65,7 +65,7 @@ class PersonSearch:
 
         Raises:
             FileNotFoundError: a path leads nowhere.
-            ValueError: one is no picture, or damaged; names it.
+            ValueError: one is not a picture, or is damaged; the message names it.
         """
         _require_list(images, "encode_images", "pictures")
 
@@ -144,7 +144,7 @@ class PersonSearch:
         return [(int(i), float(scores[i])) for i in best]
 
     def show(self, query: Query, images: Sequence[Picture], k: int = 10) -> Image.Image:
-        """Draws the query's sentence and the `k` images that match it best; raises as `rank`."""
+        """Draw the query's sentence and the `k` images that match it best; raises as `rank`."""
         ranked = self.rank(query, self.encode_images(images), k)
         return draw_ranking(
             self.sentence(query),
@@ -210,7 +210,7 @@ class PersonSearch:
         return feature / max(np.linalg.norm(feature), 1e-12)
 
     def _warn_of_new_words(self, text: str) -> None:
-        """Names the words of a text that neither training nor CLIP has seen."""
+        """Name the words of a text that neither training nor CLIP has seen."""
         if self._restored.words["from_clip"]:
             return
         words = re.findall(r"[^\W_]+", text)
@@ -218,17 +218,17 @@ class PersonSearch:
         if new:
             _log.warning("this model has never seen the words %s", ", ".join(dict.fromkeys(new)))
 
-    def _warn_of_dead_words(self) -> None:
-        """Tells of a model whose optimizer has driven the words that it did not train to zero."""
+    def _warn_of_zero_words(self) -> None:
+        """Warn of a model whose optimizer has driven the words that it did not train to zero."""
         embedding = np.asarray(self._params["clip.text.token_embedding"])
-        dead = ~embedding.any(axis=1)
-        dead[list(self._trained_words)] = False
-        if dead.any():
+        zero = ~embedding.any(axis=1)
+        zero[list(self._trained_words)] = False
+        if zero.any():
             _log.warning(
                 "%d of %d words of %s are exactly zero: an optimizer added weight decay where "
                 "there was no gradient, and these words are lost; train again with this version",
-                dead.sum(),
-                len(dead),
+                zero.sum(),
+                len(zero),
                 self.checkpoint,
             )
 

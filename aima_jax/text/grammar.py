@@ -35,15 +35,15 @@ class NounPhrase:
 
     @functools.cached_property
     def attributes(self) -> tuple[str, ...]:
-        """All that can be told of the thing."""
+        """All that can be said of the thing."""
         return tuple(filter(None, (*self.adjectives, self.head, *self.features)))
 
     def holds(self, said: Words) -> bool:
-        """Says whether there is anything to tell of the thing."""
+        """Whether anything is said of the thing."""
         return not said.keys().isdisjoint(self.attributes)
 
     def pieces(self, said: Words, *, articles: bool) -> list[Piece]:
-        """Returns the words, e.g. "a casual black jacket with a sweater and a logo"."""
+        """Return the words, e.g. "a casual black jacket with a sweater and a logo"."""
         adjectives = []
         for name in self.adjectives:
             if name in said:
@@ -84,7 +84,7 @@ class Wording:
 
     @functools.cached_property
     def things(self) -> tuple[NounPhrase, ...]:
-        """All that the prompt tells of, the subject first."""
+        """All that the prompt mentions, the subject first."""
         clauses = (*self.details, *self.predicates)
         return (self.subject, *(thing for clause in clauses for thing in clause.things))
 
@@ -122,12 +122,12 @@ class Wording:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the wording as plain JSON data, for a checkpoint or a manifest."""
+        """Return the wording as plain JSON data, for a checkpoint or a manifest."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Wording":
-        """Returns the wording that `to_dict` wrote, also through JSON.
+        """Return the wording that `to_dict` wrote, also through JSON.
 
         Raises:
             ValueError: `data` is something else.
@@ -156,12 +156,12 @@ class Wording:
 
 
 def things(*attributes: str) -> tuple[NounPhrase, ...]:
-    """Returns noun phrases for attributes that are a thing each: a hat, a backpack."""
+    """Return noun phrases for attributes that are a thing each: a hat, a backpack."""
     return tuple(NounPhrase(head=attribute) for attribute in attributes)
 
 
 def listing(items: Sequence[list[Piece]], *, serial_comma: bool = False) -> list[Piece]:
-    """Returns "a, b and c" or, with the serial comma, "a, b, and c"."""
+    """Return "a, b and c" or, with the serial comma, "a, b, and c"."""
     pieces = list(items[0])
     for item in items[1:-1]:
         pieces += [(",", None), *item]
@@ -171,12 +171,12 @@ def listing(items: Sequence[list[Piece]], *, serial_comma: bool = False) -> list
 
 
 def without_article(words: str) -> str:
-    """Returns "top" of "a top"; words without an article stay."""
+    """Return "top" of "a top"; words without an article stay."""
     return _ARTICLE.sub("", words)
 
 
 def _with_article(pieces: list[Piece], articles: bool) -> list[Piece]:
-    """Puts the article of the noun, which comes last, before its adjectives, or drops it."""
+    """Put the article of the noun, which comes last, before its adjectives, or drop it."""
     *adjectives, (noun, name) = pieces
     bare = without_article(noun)
     phrase = [*adjectives, (bare, name)]

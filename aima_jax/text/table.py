@@ -63,7 +63,7 @@ def build_text_table(
     variation: Variation | None = None,
     seed: int = 0,
 ) -> TextTable:
-    """Returns the tokens of every category's sentences, as wide as the longest, rounded up to 8.
+    """Return the tokens of every category's sentences, as wide as the longest, rounded up to 8.
 
     Args:
         attributes: bits of each category.
@@ -146,7 +146,7 @@ def draw_partial(
     generator: np.random.Generator,
     absences: bool,
 ) -> Description:
-    """Draws some groups of a whole description, at least one.
+    """Draw some groups of a whole description, at least one.
 
     What is absent is drawn with `absences` alone, and if the wording lists words for it.
     """
@@ -163,7 +163,7 @@ def draw_partial(
 
 
 def _phrase_ids(sentence: Sentence) -> list[int]:
-    """Returns the phrase of every token, without start and end token.
+    """Return the phrase of every token, without start and end token.
 
     A phrase borders on spaces and signs alone, at which no token reaches across: it can be counted
     on its own.

@@ -37,7 +37,7 @@ class Sentence:
 
 @dataclasses.dataclass(frozen=True)
 class PromptTemplate:
-    """Puts descriptions by a schema into words.
+    """Put descriptions by a schema into words.
 
     The templates are "sentence", a full sentence; "list", its terse form; and "absence", the
     sentence that also states what is absent. They are our decision: the paper's prompt is not known
@@ -69,7 +69,7 @@ class PromptTemplate:
             )
 
     def render(self, description: UInt8[np.ndarray, "attributes"] | Mapping[str, Any]) -> Sentence:
-        """Returns the sentence for a bit vector, all known, or for a dict, which may be partial.
+        """Return the sentence for a bit vector, all known, or for a dict, which may be partial.
 
         The absences of a bit vector are said by the template "absence" alone, those of a dict by
         every template; what a dict leaves out is unknown and not mentioned.
@@ -88,7 +88,7 @@ class PromptTemplate:
         return Sentence(text, phrases, self.schema.said(description))
 
     def parse(self, text: str) -> Description | None:
-        """Returns the description that a person typed, None where the text is free words.
+        """Return the description that a person typed, None where the text is free words.
 
         Attributes are parts with an equals sign, names of flags, and the wording's absences:
         "upper_color!=red, backpack, no hat".
@@ -227,7 +227,7 @@ def _statement(wording: Wording, said: Words, absences: list[Piece]) -> list[Pie
 
 
 def _say(clauses: Sequence[Clause], said: Words) -> list[list[Piece]]:
-    """Returns the clauses that have anything to tell, each with the things that have."""
+    """The clauses of which something is said, each with the things of which it is."""
     groups = []
     for clause in clauses:
         things = [thing.pieces(said, articles=True) for thing in clause.things if thing.holds(said)]
@@ -237,7 +237,7 @@ def _say(clauses: Sequence[Clause], said: Words) -> list[list[Piece]]:
 
 
 def _assemble(pieces: list[Piece]) -> tuple[str, tuple[Phrase, ...]]:
-    """Joins pieces by spaces, none before a comma or full stop, and notes where phrases lie."""
+    """Join pieces by spaces, none before a comma or full stop, and note where phrases are."""
     text, phrases = "", []
     for words, name in pieces:
         if text and words not in (",", "."):

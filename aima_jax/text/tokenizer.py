@@ -31,9 +31,10 @@ _WORD_PATTERN = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
 def tokenize(
     texts: Sequence[str], context_length: int = CONTEXT_LENGTH
 ) -> Int32[np.ndarray, "n context_length"]:
-    """Returns the tokens of each text between start and end token, padded with 0.
+    """Return the tokens of each text between start and end token, padded with 0.
 
-    Raises ValueError for a text of more than `context_length` tokens, start and end included.
+    Raises:
+        ValueError: a text has more than `context_length` tokens, start and end included.
     """
     if isinstance(texts, str):
         raise ValueError("tokenize takes a list of texts; this is one str")
@@ -50,7 +51,7 @@ def tokenize(
 
 
 def encode(text: str) -> list[int]:
-    """Returns the byte-pair tokens of a text of any length, without start and end token."""
+    """Return the byte-pair tokens of a text of any length, without start and end token."""
     ids = []
     for part in _SPECIAL_PATTERN.split(text):
         if part in _SPECIAL:
@@ -65,16 +66,16 @@ def encode(text: str) -> list[int]:
 
 
 def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Returns the token of every symbol and the merges in order, for other tokenizers to load."""
+    """Return the token of every symbol and the merges in order, for other tokenizers to load."""
     _, ranks, tokens = _vocabulary()
     return tokens | _SPECIAL, list(ranks)
 
 
 class _Skeleton(dict):
-    """Maps a letter beyond ASCII to "a", a number to "0", a space to " ", any other sign to "!".
+    """Map a letter beyond ASCII to "a", a number to "0", a space to " ", any other sign to "!".
 
     Python's `re` does not know Unicode's categories. On the skeleton of a text `_WORD_PATTERN`
-    needs none, and its matches lie where the words lie in the text.
+    needs none, and its matches are where the words are in the text.
     """
 
     def __missing__(self, code: int) -> str:
@@ -96,7 +97,7 @@ _SKELETON = _Skeleton()
 
 @functools.cache
 def _vocabulary() -> tuple[dict[int, str], dict[tuple[str, str], int], dict[str, int]]:
-    """Returns the character that stands for each byte, the rank of each merge, and all tokens."""
+    """Return the character that stands for each byte, the rank of each merge, and all tokens."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
     printable += range(ord("®"), ord("ÿ") + 1)
     characters = {byte: chr(byte) for byte in printable}
@@ -116,7 +117,7 @@ def _vocabulary() -> tuple[dict[int, str], dict[tuple[str, str], int], dict[str,
 
 @functools.lru_cache(maxsize=1 << 16)
 def _encode_word(word: str) -> tuple[int, ...]:
-    """Joins the bytes of a word, always the pair first that CLIP's training joined first."""
+    """Join the bytes of a word, always the pair first that CLIP's training joined first."""
     characters, ranks, tokens = _vocabulary()
     symbols = [characters[byte] for byte in word.encode()]
     symbols[-1] += "</w>"

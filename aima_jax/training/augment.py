@@ -22,7 +22,7 @@ def augment(
     erase: float,
     erase_area: tuple[float, float],
 ) -> Float[Array, "batch height width 3"]:
-    """Flips, crops, normalises and erases: uint8 pictures in, float32 as the encoder expects out.
+    """Flip, crop, normalise and erase: uint8 pictures in, float32 as the encoder expects out.
 
     A picture is mirrored with probability `flip`, shifted by up to `pad` pixels in each direction
     with black coming in, and with probability `erase` loses a rectangle of `erase_area` (shares of
@@ -33,7 +33,8 @@ def augment(
     and the mean of the pixels is filled in after normalisation, which is not where it belongs: with
     CLIP's it makes a grey lighter than the mean.
 
-    Raises ValueError where the pictures are not uint8[batch, height, width, 3].
+    Raises:
+        ValueError: the pictures are not uint8[batch, height, width, 3].
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.uint8:
         raise ValueError(

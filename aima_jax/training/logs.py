@@ -1,4 +1,4 @@
-"""What is told of a run: to the person who watches it, and in files.
+"""The log of a run: for the person who watches it, and in files.
 
 A person sees a bar on a terminal, and lines where output is piped. The files are metrics.jsonl and
 TensorBoard's, which are cut back when a run resumes.
@@ -21,7 +21,7 @@ from aima_jax.workdir import METRICS_FILE, read_metrics
 
 
 class Progress:
-    """Shows losses, images/s, the share of time spent waiting for data, and the time left.
+    """Losses, images/s, the share of time spent waiting for data, and the time left, as shown.
 
     Args:
         total: steps of the whole run.
@@ -60,15 +60,15 @@ class Progress:
         }
 
     def restart_rates(self, step: int, waited: float) -> None:
-        """Starts the next rates anew, after something else than steps; arguments as for `rates`."""
+        """Start the next rates anew after something other than steps; arguments as of `rates`."""
         self._since = (step, time.perf_counter(), waited)
 
     def advance(self, step: int) -> None:
-        """Moves the bar to the number of steps done."""
+        """Move the bar to the number of steps done."""
         self._bar.update(step - self._bar.n)
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows the losses and rates of a logged step."""
+        """Show the losses and rates of a logged step."""
         rate = values["images_per_second"]
         shown = {n: f"{values[n]:.3g}" for n in ("loss", *LOSSES) if n in values}
         shown["images/s"] = f"{rate:.1f}"
@@ -80,23 +80,23 @@ class Progress:
             print(f"step {step}/{self._total}  {facts}  left {left}", flush=True)
 
     def say(self, text: str) -> None:
-        """Prints a line without breaking the bar."""
+        """Print a line without breaking the bar."""
         if self._lines:
             print(text, flush=True)
         elif not self._bar.disable:
             self._bar.write(text)
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Leave the bar as it is."""
         self._bar.close()
 
 
 class MetricsWriter:
-    """Writes one line for each logged step or evaluation, and the same to TensorBoard.
+    """One line for each logged step or validation, and the same for TensorBoard.
 
-    What is written is in the files at once: a checkpoint never lies ahead of its metrics. Of
-    tensorboardX only the format is used: its writer ends in a thread that a full disk ends, and
-    then whoever writes waits for it for ever.
+    What is written is in the files at once: a checkpoint is never ahead of its metrics. Of
+    tensorboardX only the format is used: its writer has a thread that a full disk ends, and the
+    next write would wait for it for ever.
 
     Args:
         workdir: holds `metrics.jsonl` and `tensorboard/`.
@@ -120,7 +120,7 @@ class MetricsWriter:
         self._board.append(b"".join([_event(file_version="brain.Event:2"), *map(_scalars, kept)]))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the values of a step, with names such as "train/loss" or "val/R1".
+        """Write the values of a step, with names such as "train/loss" or "val/R1".
 
         Raises:
             OSError: the disk is full; these values are written together with the next ones.
@@ -132,7 +132,7 @@ class MetricsWriter:
             self._board.append(_scalars(row))
 
     def close(self) -> None:
-        """Closes both files."""
+        """Close both files."""
         self._lines.close()
         self._board.close()
 

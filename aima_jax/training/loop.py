@@ -49,7 +49,7 @@ class Interrupted(Exception):
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
-    """Trains as the config says; a workdir that holds a checkpoint is resumed.
+    """Train as the config says; a workdir that holds a checkpoint is resumed.
 
     Called from another thread than the main one, it leaves signals alone.
 
@@ -65,8 +65,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     with locked_workdir(workdir, config) as check_lock:
         run = open_run(config, workdir)
         if run.first_step == len(run.batches):
-            told = f"{workdir} is trained: all {run.first_step} steps are done"
-            print("\n".join([*run.notes, told]))
+            note = f"{workdir} is trained: all {run.first_step} steps are done"
+            print("\n".join([*run.notes, note]))
             return
         if jax.process_index() == 0:
             record_start(workdir, first_step=run.first_step, dataset=dict(run.metadata.dataset))
@@ -74,7 +74,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
 
 
 def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
-    """Takes all steps that are left, with validations and saves between them."""
+    """Take all steps that are left, with validations and saves between them."""
     config, total, first_host = run.config, len(run.batches), jax.process_index() == 0
     validate = Validation(run) if run.problem.validation is not None else None
     validate_every = max(1, round(config.eval_every_epochs * run.steps_per_epoch))
@@ -111,7 +111,7 @@ def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
                     writer.write(done, {"epoch": done / run.steps_per_epoch, **values})
 
         def read(step: int, metrics: Metrics) -> int:
-            """Waits for a step, logs it if it is its turn, and returns what the hosts ask."""
+            """Wait for a step, log it if it is its turn, and return what the hosts ask."""
             nonlocal skipped
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             done = step + 1
@@ -173,7 +173,7 @@ def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
 
 
 def replay(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
-    """Takes the step after the newest checkpoint once more, and saves nothing.
+    """Take the step after the newest checkpoint once more, and save nothing.
 
     Returns:
         Its losses and other metrics, which are printed as well.
@@ -197,14 +197,14 @@ def batches_of(run: Run) -> Iterator[Rows]:
 
 
 def _decoded(batches: TrainBatches, mesh: Mesh) -> Iterator[Rows]:
-    """Puts each batch that the host decodes on the mesh while the one before is used."""
+    """Put each batch that the host decodes on the mesh while the one before is used."""
     sharding = batch_sharding(mesh)
     names = ("image", "category")
     return one_ahead(put_rows({name: batch[name] for name in names}, sharding) for batch in batches)
 
 
 def _gathered(batches: TrainBatches, mesh: Mesh) -> Iterator[Rows]:
-    """Gathers the same batches from a split that is decoded once and stays on the devices.
+    """Gather the same batches from a split that is decoded once and stays on the devices.
 
     Each host decodes its share of the split, which is sharded over all devices as uint8: PA-100K at
     384×128 is 12 GB.
@@ -234,7 +234,7 @@ def ask_all_hosts(mesh: Mesh, request: int) -> Rows:
 
 
 def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles in another thread, so that Ctrl-C ends the wait for it at once."""
+    """Compile in another thread, so that Ctrl-C ends the wait for it at once."""
     outcome = []
 
     def run() -> None:
@@ -280,7 +280,7 @@ class Interruption:
 
 
 class Trace:
-    """Traces the steps "first:last" of `config.profile` into `workdir/profile`.
+    """A trace of the steps "first:last" of `config.profile` in `workdir/profile`.
 
     TensorBoard and Perfetto show it.
     """
@@ -292,7 +292,7 @@ class Trace:
 
     @contextlib.contextmanager
     def around(self, step: int) -> Iterator[None]:
-        """Starts the trace before its first step; marks each step in it."""
+        """Start the trace before its first step, and mark each step in it."""
         if step == self._first:
             jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
             self._running = True
@@ -300,12 +300,12 @@ class Trace:
             yield
 
     def end(self, step: int) -> None:
-        """Ends the trace after its last step, whose result has been waited for."""
+        """End the trace after its last step, whose result has been waited for."""
         if step == self._last:
             self.close()
 
     def close(self) -> None:
-        """Ends the trace if it runs."""
+        """End the trace if it runs."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
@@ -313,7 +313,7 @@ class Trace:
 
 @contextlib.contextmanager
 def _full_disk_handled(config: ConfigDict, progress: Progress) -> Iterator[None]:
-    """Lets what cannot be written stop the run, or only be told of, as the config says.
+    """Let what cannot be written stop the run, or only be reported, as the config says.
 
     One of many hosts cannot continue alone.
     """
@@ -326,7 +326,7 @@ def _full_disk_handled(config: ConfigDict, progress: Progress) -> Iterator[None]
 
 
 def _raise_not_finite(run: Run, step: int, values: Mapping[str, float]) -> NoReturn:
-    """Ends the run, naming the step, the losses, the pictures and the command that replays it.
+    """End the run, naming the step, the losses, the pictures and the command that replays it.
 
     Raises:
         FloatingPointError: always.
@@ -345,7 +345,7 @@ def _raise_not_finite(run: Run, step: int, values: Mapping[str, float]) -> NoRet
 
 
 class Validation:
-    """Evaluates parameters by the standard protocol on the validation split of a run."""
+    """The standard protocol on the validation split of a run."""
 
     def __init__(self, run: Run):
         config, split = run.config, run.problem.validation

@@ -1,4 +1,4 @@
-"""Masks whole attribute phrases of sentences, for masked attribute prediction."""
+"""Mask whole attribute phrases of sentences, for masked attribute prediction."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def attribute_words(
     tokens: Int32[np.ndarray, "*sentences tokens"],
     phrase_ids: Int32[np.ndarray, "*sentences tokens"],
 ) -> Int32[np.ndarray, "words"]:
-    """Returns the distinct tokens that are part of a phrase, in ascending order."""
+    """Return the distinct tokens that are part of a phrase, in ascending order."""
     return np.unique(tokens[phrase_ids >= 0]).astype(np.int32)
 
 
@@ -34,7 +34,7 @@ def mask_phrases(
     Int[Array, "batch k"],
     Bool[Array, "batch k"],
 ]:
-    """Hides some phrases of each sentence: (masked tokens, positions, targets, mask).
+    """Hide some phrases of each sentence: (masked tokens, positions, targets, mask).
 
     Each phrase is chosen with probability `mask_rate`, and one in a sentence where none was. All
     tokens of a chosen phrase become the mask token (80 %), become random `attribute_words` (10 %)
@@ -92,7 +92,7 @@ def mask_phrases(
 def _choose(
     key: PRNGKeyArray, size: Int[Array, "phrases"], mask_rate: float, capacity: int
 ) -> Bool[Array, "phrases"]:
-    """Chooses phrases by their numbers of tokens; those of no token do not exist."""
+    """Choose phrases by their numbers of tokens; those of no token do not exist."""
     draw = jax.random.uniform(key, size.shape)
     draw = jnp.where((size > 0) & (size <= capacity), draw, jnp.inf)
     chosen = (draw < mask_rate) | ((draw == jnp.min(draw)) & jnp.isfinite(draw))

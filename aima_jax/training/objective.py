@@ -37,7 +37,7 @@ class Objective:
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Objective":
-        """Takes from a config what concerns losses and sentences."""
+        """Take from a config what concerns losses and sentences."""
         shared = {**config.loss, "chunk_size": config.loss.chunk_size or None}
         weights, options = {}, {}
         for name, loss in LOSSES.items():
@@ -139,7 +139,7 @@ def _accuracy(masked: Masked) -> Float[Array, ""]:
 def _in_parts(
     encode: Callable[[Rows], tuple[Rows, Metrics]], rows: Rows, parts: int
 ) -> tuple[Rows, Metrics]:
-    """Encodes rows in equal parts, each encoded again on the way back.
+    """Encode rows in equal parts, each again for the backward pass.
 
     The losses see the features of all parts, so the gradient is that of the whole batch at the
     memory of one part (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory

@@ -13,20 +13,20 @@ Rule = tuple[str, float, float]
 
 
 def match_rules(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, int]:
-    """Gives each parameter the index of the first rule whose pattern is found in its name.
+    """Give each parameter the index of the first rule whose pattern is found in its name.
 
     Args:
         names: parameters, as "fusion.blocks.0.attention.query.kernel".
         rules: (pattern, learning-rate factor, weight decay); a factor of 0 freezes.
 
     Raises:
-        ValueError: a pattern is no regular expression, or parameters match none.
+        ValueError: a pattern is not a regular expression, or parameters match none.
     """
     for pattern, *_ in rules:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"optimizer.rules: {pattern!r} is no pattern: {error}") from None
+            raise ValueError(f"optimizer.rules: {pattern!r} is not a pattern: {error}") from None
     matched = {
         name: next((i for i, rule in enumerate(rules) if re.search(rule[0], name)), None)
         for name in names
@@ -67,7 +67,7 @@ def make_optimizer(
     epsilon: float,
     gradient_clip: float,
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds Adam over a flat dict of trainable parameters.
+    """Build Adam over a flat dict of trainable parameters.
 
     Weight decay is added to the gradient before Adam sees it, as PyTorch's Adam does it (IRRA), but
     only in elements that have had a gradient: what no batch has touched stays to the last bit.
@@ -77,7 +77,7 @@ def make_optimizer(
         names: the trainable parameters.
         rules: see `match_rules`.
         schedule: learning rate by step, before the rule's factor; the step comes with each update,
-            as the keyword `step`, so that one count serves the schedule and whoever reports it.
+            as the keyword `step`, so that one count serves the schedule and its report.
         gradient_clip: largest global norm of the gradients; 0 switches it off.
     """
 
@@ -94,7 +94,7 @@ def make_optimizer(
 
 
 def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Scales by the learning rate of the step that is given, which counts skipped steps as well."""
+    """Scale by the learning rate of the step that is given, which counts skipped steps as well."""
 
     def update(
         updates: optax.Updates,

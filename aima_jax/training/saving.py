@@ -26,7 +26,7 @@ _TRAIN_FIELDS = ("step", "opt_state", "failed", "skipped")
 
 
 class Saver:
-    """Saves training states without stalling the steps; one save runs at a time.
+    """Saves of training states that do not stall the steps; one runs at a time.
 
     The checkpoint that was best by validation Rank-1 stays, whatever comes after it, and so do the
     newest two: should the newest be damaged, the one before it serves.
@@ -42,7 +42,7 @@ class Saver:
     def save(
         self, step: int, state: TrainState, *, metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Starts a save, after waiting for one that still runs.
+        """Start a save, after waiting for one that still runs.
 
         Raises:
             OSError: this save or the one before it failed, and earlier checkpoints are as they
@@ -54,7 +54,7 @@ class Saver:
             self._start(step, state, dict(metrics) if metrics else None)
 
     def save_failed(self, state: TrainState) -> None:
-        """Saves the state before the step that was not finite, which is still to come then."""
+        """Save the state before the step that was not finite, which is still to come then."""
         step = int(state.failed)
         self.wait()
         if from_first_host(lambda: checkpoint.is_sealed(self._folder / str(step))):
@@ -64,7 +64,7 @@ class Saver:
         self.wait()
 
     def wait(self) -> None:
-        """Waits until no save runs.
+        """Wait until no save runs.
 
         Raises:
             OSError: it failed; earlier checkpoints are as they were.
@@ -77,7 +77,7 @@ class Saver:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Waits for a running save and ends Orbax's threads."""
+        """Wait for a running save and end Orbax's threads."""
         try:
             self.wait()
         finally:
@@ -89,7 +89,7 @@ class Saver:
         return ocp.training.Checkpointer(self._folder, cleanup_tmp_directories=True)
 
     def _start(self, step: int, state: TrainState, metrics: dict[str, float] | None) -> None:
-        # A copy, since the next step takes the arrays: who the model is takes time to compute.
+        # A copy, since the next step takes the arrays: its id takes time to compute.
         params = to_first_host(state.params)
         items = {
             "params": state.params,
@@ -129,7 +129,7 @@ class Saver:
             self._error = error
 
     def _discard(self) -> None:
-        """Removes all but the newest two and the best; what a kill leaves of one has no number."""
+        """Remove all but the newest two and the best; what a kill leaves of one has no number."""
         steps = checkpoint.steps(self._folder.parent)
         scores = {step: checkpoint.score(self._folder / str(step)) for step in steps}
         scores = {step: score for step, score in scores.items() if score < math.inf}
@@ -152,7 +152,7 @@ class Saver:
         return OSError(f"a checkpoint could not be saved in {self._folder}: {error}")
 
     def _clean(self) -> None:
-        """Removes what saves that failed and checkpoints that were removed have left."""
+        """Remove what saves that failed and checkpoints that were removed have left."""
         steps = {str(step) for step in checkpoint.steps(self._folder.parent)}
         for path in self._folder.iterdir():
             unsealed = path.name in steps and not checkpoint.is_sealed(path)
@@ -163,7 +163,7 @@ class Saver:
 def restore_state(
     path: pathlib.Path, abstract: TrainState, *, mesh: Mesh, min_shard_elements: int
 ) -> TrainState:
-    """Reads a whole training state, each array straight to its place on the mesh."""
+    """Read a whole training state, each array straight to its place on the mesh."""
     items = {
         "params": abstract.params,
         "train": {name: getattr(abstract, name) for name in _TRAIN_FIELDS},
@@ -179,15 +179,15 @@ def restore_state(
 
 
 def clear_damaged(workdir: pathlib.Path) -> list[str]:
-    """Removes saves that were cut off, renames damaged ones to `<step>.damaged`, tells of each."""
-    told = []
+    """Remove saves that were cut off, rename damaged ones to `<step>.damaged`; a line for each."""
+    notes = []
     for step in checkpoint.steps(workdir):
         path = workdir / checkpoint.FOLDER / str(step)
         if not (problems := checkpoint.damage(path)):
             continue
-        told.append(f"passed over the checkpoint {path}: {'; '.join(problems[:3])}")
+        notes.append(f"passed over the checkpoint {path}: {'; '.join(problems[:3])}")
         if checkpoint.is_sealed(path):
             path.rename(free_name(path.with_name(f"{step}.damaged")))
         else:
             shutil.rmtree(path)
-    return told
+    return notes

@@ -80,7 +80,7 @@ class Run:
 
 
 def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
-    """Makes a run ready, from its newest sound checkpoint or from the start.
+    """Make a run ready, from its newest sound checkpoint or from the start.
 
     Raises:
         FileNotFoundError: dataset, weights or another run are not where the config says.
@@ -192,7 +192,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
 
 
 def load_problem(config: ConfigDict, dataset: Dataset) -> Problem:
-    """Takes from a prepared dataset what the config wants.
+    """Take from a prepared dataset what the config wants.
 
     Raises:
         ValueError: a split is empty or smaller than a batch, or a sentence is too long.
@@ -316,14 +316,14 @@ def initial_state(
     mesh: Mesh,
     min_shard_elements: int,
 ) -> TrainState:
-    """The state before the first step; the optimizer's moments lie where their parameters lie."""
+    """The state before the first step; the optimizer's moments are where their parameters are."""
     create = partial(TrainState.create, optimizer=optimizer, trainable=trainable)
     shardings = state_shardings(jax.eval_shape(create, params), mesh, min_shard_elements)
     return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
 
 
 def compute_dtype(name: str, platform: Platform) -> str:
-    """Resolves `config.dtype`: "auto" is bfloat16 on accelerators and float32 on a CPU."""
+    """Resolve `config.dtype`: "auto" is bfloat16 on accelerators and float32 on a CPU."""
     if name == "auto":
         return "float32" if platform.kind == "cpu" else "bfloat16"
     return name

@@ -67,7 +67,7 @@ class CategoryTable:
 
     @classmethod
     def of(cls, table: TextTable) -> "CategoryTable":
-        """Takes what a step needs from a text table, still as host arrays."""
+        """Take what a step needs from a text table, still as host arrays."""
         fields = ("tokens", "phrase_ids", "said", "whole", "attributes", "presences")
         words = attribute_words(table.tokens, table.phrase_ids)
         return cls(**{name: getattr(table, name) for name in fields}, words=words)
@@ -86,7 +86,7 @@ def make_train_step(
     skip_nonfinite: bool = False,
     platform: Platform | None = None,
 ) -> Callable[[TrainState, Rows, CategoryTable], tuple[TrainState, Metrics]]:
-    """Builds the pure function of a step, to be jitted with the state donated.
+    """Build the pure function of a step, to be jitted with the state donated.
 
     Its batch holds `image` uint8[batch, height, width, 3], `category` int32[batch], and `request`
     int32[batch], what any host asks of all (see training/loop.py), whose largest is reported.
@@ -164,7 +164,7 @@ def draw_rows(
     objective: Objective,
     augmentation: Mapping[str, object],
 ) -> Rows:
-    """Draws the sentences of a batch, augments its pictures and masks phrases."""
+    """Draw the sentences of a batch, augment its pictures and mask phrases."""
     image_key, mask_key, sentence_key, partial_key = jax.random.split(key, 4)
     category = batch["category"]
     sentence = (

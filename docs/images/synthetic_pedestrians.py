@@ -1,4 +1,4 @@
-"""Shows what rendered pictures look like: a few of each of some test categories.
+"""Show what rendered pictures look like: a few of each of some test categories.
 
 python docs/images/synthetic_pedestrians.py docs/images/synthetic_pedestrians.png
 """

@@ -77,7 +77,7 @@ SHAPES = {name: shapes_in(*layout) for name, layout in LAYOUTS.items()}
 
 
 def load(shapes, monkeypatch, config=None, metadata=None):
-    """Loads a CLIP from a checkpoint that was never written."""
+    """Load a CLIP from a checkpoint that was never written."""
     sidecars = {} if config is None else {"config.json": config}
     told = TOLD if config is None else {}
     with monkeypatch.context() as patch:
@@ -97,7 +97,7 @@ def unwritten(patch, shapes, sidecars=None, metadata=None):
 
 
 def load_any(shapes, config, table):
-    """Loads what a training can start from, and gives the shape that was found."""
+    """Load what a training can start from, and gives the shape that was found."""
     clip = config if isinstance(config, CLIPConfig) else config.clip
     metadata = {"aima": "1", "config": json.dumps(config.to_dict())} if table is None else {}
     with pytest.MonkeyPatch().context() as patch:

@@ -51,7 +51,7 @@ def random_aima(config):
 
 
 def save_as(model, table, path):
-    """Writes a model with the names of another layout."""
+    """Write a model with the names of another layout."""
     params = flatten(model)
     arrays = {
         entry.theirs: np.ascontiguousarray(entry.join([np.asarray(params[n]) for n in entry.ours]))

@@ -16,7 +16,7 @@ dot_product_attention = jax.nn.dot_product_attention
 
 
 def stand_in_for_cudnn(query, key, value, *, implementation, **options):
-    """Takes what cuDNN takes, and refuses what JAX refuses to train on."""
+    """Take what cuDNN takes, and refuses what JAX refuses to train on."""
     assert implementation == "cudnn"
     assert query.shape[1] % 2 == key.shape[1] % 2 == 0
     return dot_product_attention(query, key, value, **options)

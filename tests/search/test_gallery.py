@@ -23,7 +23,7 @@ def test_a_folder_is_searched_and_what_cannot_be_read_is_reported(search, folder
 
 
 def encoded_by(search, monkeypatch):
-    """Counts the pictures that are encoded from now on."""
+    """Count the pictures that are encoded from now on."""
     counted = []
     encode = search.encode_pixels
 

@@ -176,7 +176,7 @@ class IRRA(nn.Module):
 
 
 def randomise(model, seed=0):
-    """Moves every parameter and statistic away from 0 and 1, which would hide mistakes."""
+    """Move every parameter and statistic away from 0 and 1, which would hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

@@ -26,7 +26,7 @@ def picture(number: int, file_format: str = "JPEG") -> bytes:
 
 
 def write_pictures(folder: pathlib.Path, names: Iterable[str]) -> None:
-    """Fills a folder with pictures of the given names: hard links to a few files."""
+    """Fill a folder with pictures of the given names: hard links to a few files."""
     folder.mkdir(parents=True)
     first: dict[tuple[int, str], pathlib.Path] = {}
     for position, name in enumerate(names):

@@ -115,7 +115,7 @@ class Setup:
         self.step = jax.jit(step, out_shardings=(where, replicated(self.mesh)))
 
     def take(self, steps=1, **rows):
-        """Takes steps on one batch; returns the metrics of each."""
+        """Take steps on one batch; returns the metrics of each."""
         batch = put_rows(self.rows | rows, batch_sharding(self.mesh))
         batch["request"] = jnp.zeros(self.mesh.size, jnp.int32)
         metrics = []

@@ -77,7 +77,7 @@ def synthetic_categories() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def rendered(request):
-    """Renders a schema's categories once for all tests: a list of (bits, sentence)."""
+    """Render a schema's categories once for all tests: a list of (bits, sentence)."""
 
     @functools.cache
     def render(schema, name):

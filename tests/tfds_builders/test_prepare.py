@@ -251,7 +251,7 @@ def long_raw(tmp_path):
 
 
 def wait_for_records(data):
-    """Waits until TFDS has begun to write records."""
+    """Wait until TFDS has begun to write records."""
     deadline = time.monotonic() + 60
     while not any(data.rglob("*.array_record*")):
         assert time.monotonic() < deadline, "nothing was written"
@@ -443,7 +443,7 @@ def test_places_are_those_of_the_environment_and_of_the_home(raw, tmp_path, monk
 
 
 def make_format_1(folder):
-    """Writes the manifest as the first version did."""
+    """Write the manifest as the first version did."""
     manifest = prepared.read_manifest(folder)
     for name in ("format", "wording", "traits"):
         del manifest[name]
@@ -517,7 +517,7 @@ def test_needs_no_tensorflow():
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_builder_must_give_as_many_records_as_it_says(tmp_path, count):
     class Miscounting(PersonSearchBuilder, skip_registration=True):
-        """Says that there are three."""
+        """Say that there are three."""
 
         schema = pa100k_schema
 

@@ -1,4 +1,4 @@
-"""Trains one run on one device, on eight and on two hosts, and compares what comes out.
+"""Train one run on one device, on eight and on two hosts, and compare what comes out.
 
     python tests/tools/host_runs.py
 
@@ -35,7 +35,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def start_hosts(command, devices):
-    """Starts two processes that carry out a command of run.py as one run."""
+    """Start two processes that carry out a command of run.py as one run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
@@ -69,7 +69,7 @@ def finish_hosts(command):
 
 
 def lose_a_host(command, workdir, devices=2):
-    """Kills the second host after a save.
+    """Kill the second host after a save.
 
     Returns the first, which has ended, what it said, and how many seconds later it ended.
     """

@@ -1,4 +1,4 @@
-"""Kills tiny runs at random moments, resumes them, and compares them with one left in peace.
+"""Kill tiny runs at random moments, resume them, and compare them with one left in peace.
 
     python tests/tools/kill_runs.py --kills=24 --seed=0
 
@@ -103,7 +103,7 @@ def start(command):
 
 
 def killed(command, workdir, moment):
-    """Runs until the moment, and kills; False where the run ended before, as it should."""
+    """Run until the moment, and kill; False where the run ended before, as it should."""
     before = logged(workdir)
     process = start(command)
     while process.poll() is None and not moment.seen(workdir, before):
@@ -117,7 +117,7 @@ def killed(command, workdir, moment):
 
 
 def finish(command):
-    """Runs to the end."""
+    """Run to the end."""
     process = start(command)
     output, _ = process.communicate()
     assert process.returncode == 0, output
@@ -166,7 +166,7 @@ def _lasting(row):
 
 
 def assert_same(found, expected):
-    """Names what differs."""
+    """Name what differs."""
     for part, value in expected.items():
         assert found[part] == value, f"{part} differ"
 

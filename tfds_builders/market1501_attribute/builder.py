@@ -121,7 +121,7 @@ def _labels(half: Mapping[str, np.ndarray], path: pathlib.Path, where: str) -> _
 def _records(
     folder: pathlib.Path, labels: _Labels, label_file: pathlib.Path, complete: bool
 ) -> list[Record]:
-    """The folder's pictures of labelled people; as many as are known where nobody is left out."""
+    """The folder's pictures of labelled people; as many as are known where none is left out."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected it beside bounding_box_train")
     records = []

@@ -185,7 +185,7 @@ SCHEMA = AttributeSchema(
 
 
 def _first_35() -> AttributeSchema:
-    """Returns the schema of the usual 35 bits: every group with the values that are left of it."""
+    """Return the schema of the usual 35 bits: every group with the values that are left of it."""
     names = SCHEMA.names[:35]
     # Of gender only `personalMale` is among them.
     groups = [Group("gender", "exclusive", ("male",), absent="female")]

@@ -33,7 +33,11 @@ class SyntheticPedestrians(PersonSearchBuilder):
 
     @classmethod
     def config_name(cls, name: str) -> str:
-        """The name of the config that is meant, the default's for ""; ValueError for no size."""
+        """The name of the config that is meant, the default's for "".
+
+        Raises:
+            ValueError: it is not the name of a size.
+        """
         return Size.parse(name).name if name else Size().name
 
     def splits(self, manual_dir: pathlib.Path | None) -> dict[str, SplitRecords]:

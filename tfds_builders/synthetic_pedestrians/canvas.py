@@ -142,7 +142,7 @@ class Canvas:
         cloth: float = 0.0,
         opacity: float = 1.0,
     ) -> None:
-        """Paints a shape, darker towards its edges by `roundness`, wrinkled by `cloth`."""
+        """Paint a shape, darker towards its edges by `roundness`, wrinkled by `cloth`."""
         if shape is None:
             return
         color = np.asarray(color, np.float32)

@@ -19,7 +19,7 @@ _TURNED_AWAY = 0.82
 def draw_person(
     canvas: Canvas, frame: Frame, description: Description, look: Look, pose: Pose
 ) -> None:
-    """Draws the person of a description, of every group of the schema, where the frame says."""
+    """Draw the person of a description, of every group of the schema, where the frame says."""
     drawing = Drawing(canvas, frame, description, look, pose, skeleton(description, look, pose))
     far, near = drawing.body.arms
     draw_bag_behind(drawing)

@@ -43,7 +43,7 @@ def render(
     identity: tuple[int, ...],
     camera: tuple[int, ...],
 ) -> bytes:
-    """Renders a person of whom every group of the schema is described, as a JPEG file.
+    """Render a person of whom every group of the schema is described, as a JPEG file.
 
     The three seeds decide, apart from the description, what differs from picture to picture (pose,
     framing, scene, light), what an identity keeps, and what is the camera's own.
@@ -212,7 +212,7 @@ def draw_occluder(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def _fill(rng: np.random.Generator, pixels: Float[np.ndarray, "3 height width"]) -> None:
-    """Fills a part of a picture with a plain, uneven surface."""
+    """Fill a part of a picture with a plain, uneven surface."""
     _, height, width = pixels.shape
     uneven = 0.1 * noise(rng, height, width, (6, 4)) + 0.05 * noise(rng, height, width, (24, 14))
     pixels[:] = _gray(rng)[:, None, None] * (1 + uneven)

@@ -58,7 +58,7 @@ SCHEMA = AttributeSchema(
 
 
 def draw_description(rng: np.random.Generator) -> Description:
-    """Draws a description that lacks the view: dress follows gender, age and season."""
+    """Draw a description that lacks the view: dress follows gender, age and season."""
     cold = rng.random()  # 0 in midsummer, 1 in midwinter
     woman = rng.random() < 0.5
     age = _choose(rng, {"child": 0.16, "adult": 0.64, "old": 0.2})

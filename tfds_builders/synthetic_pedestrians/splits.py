@@ -61,7 +61,11 @@ class Size:
 
     @classmethod
     def parse(cls, name: str) -> "Size":
-        """The inverse of `name`; ValueError for anything else."""
+        """The inverse of `name`.
+
+        Raises:
+            ValueError: it is not the name of a size.
+        """
         match = _NAME.fullmatch(name)
         size = cls(*map(int, match.groups())) if match else None
         if size is None or size.name != name:
@@ -110,7 +114,7 @@ class SplitPlan:
         return Assignment(self.categories[category], identity, camera, filename)
 
     def render(self, index: int) -> bytes:
-        """Renders a picture, a JPEG file."""
+        """Render a picture, a JPEG file."""
         shown = self.assignment(index)
         return render(
             SCHEMA.decode(shown.attributes),
@@ -121,7 +125,7 @@ class SplitPlan:
 
 
 def plan(size: Size) -> dict[str, SplitPlan]:
-    """Plans the splits: a third or more of the categories of val and test never occur in train."""
+    """Plan the splits: a third or more of the categories of val and test never occur in train."""
     rng = np.random.default_rng((size.seed, _PEOPLE))
     strangers = _new_categories(rng)
     train: list[_Category] = []
@@ -206,7 +210,7 @@ def _read(process: subprocess.Popen, split: str, index: int) -> bytes:
 
 def _work(size: str, split: str, first: str, step: str) -> None:
     """Render every `step`-th picture of a split onto stdout, from the one numbered `first`."""
-    # Ends quietly when nobody reads the pipe any more.
+    # End quietly when the pipe is no longer read.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     pictures = plan(Size.parse(size))[split]
     for index in range(int(first), pictures.pictures, int(step)):
