@@ -46,8 +46,8 @@ def test_a_start_that_failed_binds_nobody(tmp_path):
     assert workdir.read_config(tmp_path).weights == "corrected"
 
 
-def test_a_folder_without_config_is_no_workdir(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no workdir"):
+def test_a_folder_without_config_is_not_a_workdir(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a workdir"):
         workdir.read_config(tmp_path)
 
 
@@ -70,7 +70,7 @@ def test_a_second_process_is_refused(tmp_path):
     assert subprocess.run(command, capture_output=True).returncode == 0
 
 
-def test_a_file_is_no_workdir(tmp_path):
+def test_a_file_is_not_a_workdir(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is a file"), workdir.lock_workdir(tmp_path / "file"):
         pass
