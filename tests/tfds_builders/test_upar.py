@@ -203,8 +203,8 @@ def test_prepared(tmp_path, caplog):
     raw = beside(small_upar(tmp_path / "raw"))
     folder = prepare("upar", manual_dir=raw, data_dir=tmp_path / "data")
     assert folder == tmp_path / "data" / "upar" / "all" / "1.0.0"
-    assert prepared.verify(folder)["counts"] == {"train": 4, "test": 3}
-    stored = prepared.read_labels(folder, "test")
+    assert prepared.read_verified(folder)["counts"] == {"train": 4, "test": 3}
+    stored = prepared.load_labels(folder, "test")
     assert stored["filename"].tolist() == IMAGES["val"]
     np.testing.assert_array_equal(stored["attributes"], labels("val"))
     train, val = (record.getMessage() for record in caplog.records)
