@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from aima_jax.models.config import CLIPConfig, Dtype, TransformerConfig, ViTConfig
+from aima_jax.models.config import CLIPConfig, Dtype, ResNetConfig, TransformerConfig, ViTConfig
 from aima_jax.models.layers import Block, LayerNorm, Linear, apply_blocks, normal, resize_positions
 from aima_jax.models.resnet import ModifiedResNet
 from aima_jax.platform import Platform
@@ -84,6 +84,10 @@ class VisionTransformer(nnx.Module):
             first=first,
         )
         return self.projection(self.post_norm(tokens))
+
+
+# Each module returns [batch, tokens, dim], the global token first; only `first` tokens if asked.
+IMAGE_TOWERS = {ViTConfig: VisionTransformer, ResNetConfig: ModifiedResNet}
 
 
 class TextTransformer(nnx.Module):
@@ -163,17 +167,7 @@ class CLIP(nnx.Module):
 
     def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, platform: Platform | None = None):
         self.config = config
-        if isinstance(config.vision, ViTConfig):
-            self.vision = VisionTransformer(config, rngs=rngs, platform=platform)
-        else:
-            self.vision = ModifiedResNet(
-                config.vision,
-                image_size=config.image_size,
-                dim=config.dim,
-                dtype=config.dtype,
-                rngs=rngs,
-                platform=platform,
-            )
+        self.vision = IMAGE_TOWERS[type(config.vision)](config, rngs=rngs, platform=platform)
         self.text = TextTransformer(config, rngs=rngs, platform=platform)
 
     def encode_image(

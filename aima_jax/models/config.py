@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -54,6 +55,10 @@ class ImageTowerConfig:
 
     pixel_mean: Channels = OPENAI_MEAN
     pixel_std: Channels = OPENAI_STD
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the tokens of an image, without the global one."""
+        raise NotImplementedError
 
     def check_pixels(self) -> None:
         """Check the pixel statistics.
@@ -118,6 +123,9 @@ class ResNetConfig(ImageTowerConfig):
         return rows, columns
 
 
+IMAGE_TOWER_CONFIGS = (ViTConfig, ResNetConfig)  # their modules: `clip.IMAGE_TOWERS`
+
+
 @dataclass(frozen=True)
 class TextConfig(TransformerConfig):
     """Shape of the text transformer."""
@@ -140,7 +148,7 @@ class CLIPConfig:
 
     image_size: tuple[int, int]
     dim: int
-    vision: ViTConfig | ResNetConfig
+    vision: ImageTowerConfig
     text: TextConfig
     dtype: Dtype = "float32"
     scan_layers: bool = False
@@ -182,12 +190,12 @@ class CLIPConfig:
         """The same model for another image size and patch stride, where they are given.
 
         Raises:
-            ValueError: a ResNet, which has no patches, gets a patch stride.
+            ValueError: an image tower without patches gets a patch stride.
         """
         vision = self.vision
         if patch_stride is not None:
-            if not isinstance(vision, ViTConfig):
-                raise ValueError(f"patch_stride={patch_stride}: a ResNet has no patches")
+            if not hasattr(vision, "patch_stride"):
+                raise ValueError(f"patch_stride={patch_stride}: this image tower has no patches")
             vision = dataclasses.replace(vision, patch_stride=patch_stride)
         size = self.image_size if image_size is None else tuple(image_size)
         return dataclasses.replace(self, image_size=size, vision=vision, **overrides)
@@ -212,7 +220,7 @@ class CLIPConfig:
         vision["pixel_mean"] = pixel_mean and tuple(pixel_mean)
         vision["pixel_std"] = pixel_std and tuple(pixel_std)
         text: dict[str, Any] = {"heads": text_heads, "activation": activation}
-        if isinstance(self.vision, ViTConfig):
+        if hasattr(self.vision, "activation"):
             vision["activation"] = activation
         return dataclasses.replace(
             self,
@@ -230,11 +238,13 @@ class CLIPConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "CLIPConfig":
         """The config that `to_dict` wrote."""
-        vision = {k: tuple(v) if isinstance(v, list) else v for k, v in data["vision"].items()}
-        vision = ViTConfig(**vision) if "patch_size" in vision else ResNetConfig(**vision)
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data["vision"].items()}
+        towers = [kind for kind in IMAGE_TOWER_CONFIGS if _has_fields(kind, fields)]
+        if not towers:
+            raise ValueError(f"no image tower has the fields {', '.join(fields)}")
         size = tuple(data["image_size"])
         text = TextConfig(**data["text"])
-        return cls(**data | {"image_size": size, "vision": vision, "text": text})
+        return cls(**data | {"image_size": size, "vision": towers[0](**fields), "text": text})
 
 
 @dataclass(frozen=True)
@@ -268,6 +278,12 @@ def _check_choice(config: Any, name: str, kind: Any) -> None:
     value = getattr(config, name)
     if value not in get_args(kind):
         raise ValueError(f"{type(config).__name__}.{name}: {value!r} is none of {get_args(kind)}")
+
+
+def _has_fields(kind: type, names: Collection[str]) -> bool:
+    """Whether these are fields of a config, and all that it needs."""
+    needed = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
+    return needed <= set(names) <= {f.name for f in dataclasses.fields(kind)}
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

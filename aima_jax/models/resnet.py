@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aima_jax.models.attention import attention
-from aima_jax.models.config import Dtype, ResNetConfig
+from aima_jax.models.config import CLIPConfig, Dtype, ResNetConfig
 from aima_jax.models.layers import Linear, normal, resize_positions
 from aima_jax.parameters import Statistic
 from aima_jax.platform import Platform
@@ -131,23 +131,15 @@ class AttentionPool(nnx.Module):
 class ModifiedResNet(nnx.Module):
     """CLIP's convolutional image tower; its first token is the pooled feature."""
 
-    def __init__(
-        self,
-        config: ResNetConfig,
-        *,
-        image_size: tuple[int, int],
-        dim: int,
-        dtype: Dtype,
-        rngs: nnx.Rngs,
-        platform: Platform | None = None,
-    ):
+    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, platform: Platform | None = None):
+        vision, dtype = config.vision, config.dtype
         conv = partial(ConvNorm, dtype=dtype, rngs=rngs)
-        width = config.width
+        width = vision.width
         self.conv1 = conv(3, width // 2, 3, stride=2)
         self.conv2 = conv(width // 2, width // 2, 3)
         self.conv3 = conv(width // 2, width, 3)
         inputs = width
-        for stage, (name, depth) in enumerate(zip(STAGES, config.layers, strict=True)):
+        for stage, (name, depth) in enumerate(zip(STAGES, vision.layers, strict=True)):
             blocks = []
             for block in range(depth):
                 stride = 2 if stage and not block else 1
@@ -155,8 +147,9 @@ class ModifiedResNet(nnx.Module):
                 blocks.append(Bottleneck(inputs, planes, stride, dtype=dtype, rngs=rngs))
                 inputs = 4 * planes
             setattr(self, name, nnx.List(blocks))
+        options = {"dtype": dtype, "rngs": rngs, "platform": platform}
         self.attention_pool = AttentionPool(
-            config, config.grid(image_size), dim, dtype=dtype, rngs=rngs, platform=platform
+            vision, vision.grid(config.image_size), config.dim, **options
         )
         self.dtype = dtype
 
