@@ -38,9 +38,9 @@ def run(options: argparse.Namespace) -> None:
                 raise FileNotFoundError(f"--{name}={file}: there is no folder {file.parent}")
     search = PersonSearch.load(options.workdir)
     sentence = search.sentence(options.query)  # before the pictures: a wrong query ends it here
-    gallery, problems = index_folder(search, options.images, index=options.index)
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+    gallery, left_out = index_folder(search, options.images, index=options.index)
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
     print(f"{sentence}\nin {len(gallery.names)} pictures of {options.images}:")
     ranked = search.rank(options.query, gallery.features, options.k)
     for place, (index, score) in enumerate(ranked, start=1):

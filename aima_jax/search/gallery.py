@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from tqdm import tqdm
 
 from aima_jax.data.pictures import SUFFIXES, in_threads, is_picture_name
-from aima_jax.files import atomic_write, user_path
+from aima_jax.files import atomic_write, is_clutter, user_path
 from aima_jax.search.person_search import PersonSearch
 
 
@@ -78,7 +78,8 @@ def index_folder(
             pictures are not computed again, and what was computed is kept even if interrupted.
 
     Returns:
-        The gallery, and a message for each picture that could not be read and is left out.
+        The gallery, and a line for each reason for which files are left out, with their number and
+        the first of them.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -88,11 +89,11 @@ def index_folder(
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; expected one with pictures in it")
     model = search.model_id
-    stamps = _stamps(folder)
+    stamps, left_out = _stamps(folder)
     known = _known(index, model)
     features = {name: row for name, (stamp, row) in known.items() if stamps.get(name) == stamp}
     new = [name for name in stamps if name not in features]
-    readable, problems = [], []
+    readable, unreadable = [], []
 
     def read(name: str) -> UInt8[np.ndarray, "height width 3"] | Exception:
         try:
@@ -104,7 +105,7 @@ def index_folder(
         results = zip(new, in_threads(read, new), strict=True)
         for name, result in tqdm(results, total=len(new), unit="image", disable=None):
             if isinstance(result, Exception):
-                problems.append(str(result))
+                unreadable.append(str(result))
             else:
                 readable.append(name)
                 yield result
@@ -122,19 +123,59 @@ def index_folder(
         )
         if index is not None and (readable or len(names) != len(known)):
             indexed.write(index)
+    if unreadable:
+        left_out.append(_counted("pictures that cannot be read", unreadable))
     if not names:
-        raise ValueError(f"no readable picture in {folder}" + "".join(f"\n  {p}" for p in problems))
-    return indexed, problems
+        raise ValueError(f"no readable picture in {folder}" + "".join(f"\n  {x}" for x in left_out))
+    return indexed, left_out
 
 
-def _stamps(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
-    """Size and time of change of each picture in a folder, by its path there, in sorted order."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    stats = {path.relative_to(folder).as_posix(): path.stat() for path in files}
-    stats = {name: stat for name, stat in stats.items() if is_picture_name(name)}
-    if not stats:
-        raise ValueError(f"no picture in {folder}; expected files with {', '.join(SUFFIXES)}")
-    return {name: (stats[name].st_size, stats[name].st_mtime_ns) for name in sorted(stats)}
+def _stamps(folder: pathlib.Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """Size and time of change of each picture in a folder, by its path there, in sorted order.
+
+    Also returns a line for each reason for which other files are left out. Links are followed, but
+    no folder is entered twice.
+    """
+    stamps, entered = {}, set()
+    others, again, broken, closed = [], [], [], []
+    walk = os.walk(folder, followlinks=True, onerror=lambda error: closed.append(str(error)))
+    for place, inner, files in walk:
+        below = pathlib.Path(place).relative_to(folder)
+        facts = os.stat(place)
+        if (facts.st_dev, facts.st_ino) in entered:
+            again.append(below.as_posix())
+            inner.clear()
+            continue
+        entered.add((facts.st_dev, facts.st_ino))
+        inner[:] = (name for name in inner if not is_clutter(name))
+        inner.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))
+        for file in filter(lambda file: not is_clutter(file), files):
+            path, name = pathlib.Path(place, file), (below / file).as_posix()
+            if not path.exists():
+                broken.append(name)
+            elif is_picture_name(file) and path.is_file():
+                stat = path.stat()
+                stamps[name] = (stat.st_size, stat.st_mtime_ns)
+            else:
+                others.append(name)
+    reasons = {
+        f"files that do not end in {', '.join(SUFFIXES)}": others,
+        "links that lead nowhere": broken,
+        "links to folders that are in it already": again,
+        "folders that cannot be opened": closed,
+    }
+    left_out = [_counted(reason, sorted(names)) for reason, names in reasons.items() if names]
+    if not stamps:
+        raise ValueError(
+            f"no picture in {folder}; expected files with {', '.join(SUFFIXES)}"
+            + "".join(f"\n  left out: {line}" for line in left_out)
+        )
+    return {name: stamps[name] for name in sorted(stamps)}, left_out
+
+
+def _counted(reason: str, names: list[str], shown: int = 5) -> str:
+    more = f", and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{len(names)} {reason}: {', '.join(names[:shown])}{more}"
 
 
 def _known(

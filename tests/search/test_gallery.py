@@ -1,6 +1,7 @@
 """A folder of pictures, its index, and the command line."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -20,6 +21,63 @@ def test_a_folder_is_searched_and_what_cannot_be_read_is_reported(search, folder
     )
     assert len(problems) == 1
     assert "broken.jpg" in problems[0]
+
+
+def test_linked_folders_are_followed_once_and_every_format_is_read(search, folder, tmp_path):
+    """The names are those of plain loops; a link back into the folder does not lead in circles."""
+    kinds = ["x.webp", "x.bmp", "x.tif", "x.TIFF", "x.jpeg"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for seed, name in enumerate(kinds):
+        picture(seed + 20).save(elsewhere / name)
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "twice").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "linked.png").symlink_to(elsewhere / "x.bmp")
+    gallery, _ = index_folder(search, folder)
+    own = ["a.jpg", "b.png", "c.JPG", "d.png", "more/a.png", "linked.png"]
+    assert gallery.names.tolist() == sorted([*own, *(f"linked/{name}" for name in kinds)])
+
+
+def test_what_is_left_out_is_counted_by_reason(search, folder):
+    for number in range(7):
+        (folder / f"note{number}.txt").touch()
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "more" / "up").symlink_to(folder)
+    _, left_out = index_folder(search, folder)
+    notes = ", ".join(f"note{number}.txt" for number in range(5))
+    assert left_out[0].startswith("7 files that do not end in .jpg, ")
+    assert left_out[0].endswith(f": {notes}, and 2 more")
+    assert left_out[1] == "2 links that lead nowhere: gone, gone.png"
+    assert left_out[2] == "1 links to folders that are in it already: more/up"
+    assert left_out[3].startswith(f"1 pictures that cannot be read: {folder}/broken.jpg: ")
+    assert len(left_out) == 4
+
+
+def test_a_folder_that_cannot_be_opened_is_told_of(search, folder, monkeypatch):
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    gallery, left_out = index_folder(search, folder)
+    assert "more/a.png" not in gallery.names
+    assert "1 folders that cannot be opened: [Errno 13] Permission denied" in left_out[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["._a.jpg", ".DS_Store", "desktop.ini", "@eaDir/a.jpg", "__MACOSX/a.jpg"]
+)
+def test_what_systems_leave_is_not_a_picture(search, folder, name):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes((folder / "a.jpg").read_bytes())
+    gallery, left_out = index_folder(search, folder)
+    assert gallery.names.tolist() == ["a.jpg", "b.png", "c.JPG", "d.png", "more/a.png"]
+    assert len(left_out) == 1  # broken.jpg
 
 
 def encoded_by(search, monkeypatch):
