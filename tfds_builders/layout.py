@@ -9,10 +9,7 @@ from aima_jax.files import is_clutter
 
 
 def locate(
-    manual_dir: pathlib.Path,
-    levels: Sequence[str],
-    folders: Sequence[str],
-    instructions: str,
+    manual_dir: pathlib.Path, levels: Sequence[str], folders: Sequence[str], instructions: str
 ) -> tuple[pathlib.Path, str]:
     """Return the dataset's root, and which of `folders` holds the pictures there.
 

@@ -46,12 +46,7 @@ _ABANDONED_SECONDS = 24 * 60 * 60
 _Place = str | os.PathLike[str] | None
 
 
-def prepare(
-    dataset: str,
-    *,
-    manual_dir: _Place = None,
-    data_dir: _Place = None,
-) -> pathlib.Path:
+def prepare(dataset: str, *, manual_dir: _Place = None, data_dir: _Place = None) -> pathlib.Path:
     """Return the folder of a prepared dataset, and prepare it where it is not there yet.
 
     The folder appears at once when everything is in it. Of several processes that prepare the same

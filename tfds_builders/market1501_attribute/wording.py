@@ -1,6 +1,7 @@
 """Market-1501 Attribute in words."""
 
 from aima_jax.text import Clause, NounPhrase, Wording, things
+from tfds_builders import SYNONYMS
 
 WORDING = Wording(
     words={
@@ -28,10 +29,7 @@ WORDING = Wording(
                 *things("hat"),
             ),
         ),
-        Clause(
-            "carries",
-            things("backpack", "bag", "handbag"),
-        ),
+        Clause("carries", things("backpack", "bag", "handbag")),
     ),
     absences={
         "hat": "no hat",
@@ -41,33 +39,5 @@ WORDING = Wording(
         "upper_color": "no dominant top color",
         "lower_color": "no dominant bottom color",
     },
-    synonyms={
-        "a man": (
-            "a guy",
-            "a male person",
-        ),
-        "a woman": (
-            "a lady",
-            "a female person",
-        ),
-        "a person": (
-            "somebody",
-            "an individual",
-        ),
-        "wears": (
-            "is dressed in",
-            "has on",
-        ),
-        "carries": (
-            "holds",
-            "is carrying",
-        ),
-        "a top": ("an upper garment",),
-        "bottoms": ("lower garments",),
-        "a hat": ("a cap",),
-        "a backpack": ("a rucksack",),
-        "a handbag": ("a purse",),
-        "long-sleeved": ("long-sleeve",),
-        "short-sleeved": ("short-sleeve",),
-    },
+    synonyms=SYNONYMS,
 )

@@ -1,6 +1,7 @@
 """PA-100K in words."""
 
 from aima_jax.text import Clause, NounPhrase, Wording, things
+from tfds_builders import SYNONYMS
 
 WORDING = Wording(
     words={
@@ -37,10 +38,7 @@ WORDING = Wording(
                 *things("boots", "hat", "glasses"),
             ),
         ),
-        Clause(
-            "carries",
-            things("handbag", "shoulder_bag", "backpack", "object_in_front"),
-        ),
+        Clause("carries", things("handbag", "shoulder_bag", "backpack", "object_in_front")),
     ),
     absences={
         "hat": "no hat",
@@ -53,36 +51,5 @@ WORDING = Wording(
         "upper_pattern": "no pattern on the top",
         "lower_pattern": "no pattern on the bottoms",
     },
-    synonyms={
-        "a man": (
-            "a guy",
-            "a male person",
-        ),
-        "a woman": (
-            "a lady",
-            "a female person",
-        ),
-        "a person": (
-            "somebody",
-            "an individual",
-        ),
-        "wears": (
-            "is dressed in",
-            "has on",
-        ),
-        "carries": (
-            "holds",
-            "is carrying",
-        ),
-        "a top": ("an upper garment",),
-        "bottoms": ("lower garments",),
-        "a hat": ("a cap",),
-        "a backpack": ("a rucksack",),
-        "a handbag": ("a purse",),
-        "glasses": ("spectacles",),
-        "elderly": ("aged",),
-        "striped": ("stripy",),
-        "long-sleeved": ("long-sleeve",),
-        "short-sleeved": ("short-sleeve",),
-    },
+    synonyms=SYNONYMS,
 )

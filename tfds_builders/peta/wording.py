@@ -1,6 +1,7 @@
 """PETA in words, for all of its labels and for the usual 35."""
 
 from aima_jax.text import Clause, NounPhrase, Wording, things
+from tfds_builders import SYNONYMS
 
 WORDING = Wording(
     words={
@@ -107,34 +108,5 @@ WORDING = Wording(
         "backpack": "no backpack",
         "messenger_bag": "no messenger bag",
     },
-    synonyms={
-        "a man": (
-            "a guy",
-            "a male person",
-        ),
-        "a woman": (
-            "a lady",
-            "a female person",
-        ),
-        "a person": (
-            "somebody",
-            "an individual",
-        ),
-        "wears": (
-            "is dressed in",
-            "has on",
-        ),
-        "carries": (
-            "holds",
-            "is carrying",
-        ),
-        "a top": ("an upper garment",),
-        "bottoms": ("lower garments",),
-        "a hat": ("a cap",),
-        "a backpack": ("a rucksack",),
-        "elderly": ("aged",),
-        "long-sleeved": ("long-sleeve",),
-        "short-sleeved": ("short-sleeve",),
-        "a muffler": ("a scarf",),
-    },
+    synonyms=SYNONYMS,
 )

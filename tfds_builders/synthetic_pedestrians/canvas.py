@@ -186,10 +186,7 @@ class Painter:
 
 
 def _profile(
-    widths: tuple[float, ...],
-    along: Float[np.ndarray, "height width"],
-    length: float,
-    scale: float,
+    widths: tuple[float, ...], along: Float[np.ndarray, "height width"], length: float, scale: float
 ) -> Float[np.ndarray, "height width"] | float:
     """The half width in pixels at each pixel, from half widths in units of `scale` pixels."""
     if len(widths) == 1:

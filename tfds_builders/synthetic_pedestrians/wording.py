@@ -1,6 +1,7 @@
 """The rendered pedestrians in words."""
 
 from aima_jax.text import Clause, NounPhrase, Wording, things
+from tfds_builders import SYNONYMS
 
 WORDING = Wording(
     words={
@@ -45,36 +46,5 @@ WORDING = Wording(
         "bag": "no bag",
         "boots": "no boots",
     },
-    synonyms={
-        "a man": (
-            "a guy",
-            "a male person",
-        ),
-        "a woman": (
-            "a lady",
-            "a female person",
-        ),
-        "a person": (
-            "somebody",
-            "an individual",
-        ),
-        "wears": (
-            "is dressed in",
-            "has on",
-        ),
-        "carries": (
-            "holds",
-            "is carrying",
-        ),
-        "a top": ("an upper garment",),
-        "bottoms": ("lower garments",),
-        "a hat": ("a cap",),
-        "a backpack": ("a rucksack",),
-        "a handbag": ("a purse",),
-        "glasses": ("spectacles",),
-        "elderly": ("aged",),
-        "striped": ("stripy",),
-        "long-sleeved": ("long-sleeve",),
-        "short-sleeved": ("short-sleeve",),
-    },
+    synonyms=SYNONYMS,
 )

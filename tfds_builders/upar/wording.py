@@ -1,6 +1,7 @@
 """UPAR in words, short enough that even a person with all 40 attributes fits into 77 tokens."""
 
 from aima_jax.text import Clause, NounPhrase, Wording, things
+from tfds_builders import SYNONYMS
 from tfds_builders.upar.schema import COLORS
 
 
@@ -55,17 +56,5 @@ WORDING = Wording(
         "backpack": "no backpack",
         "bag": "no bag",
     },
-    synonyms={
-        "a man": ("a guy", "a male person"),
-        "a woman": ("a lady", "a female person"),
-        "a person": ("somebody", "an individual"),
-        "wears": ("is dressed in", "has on"),
-        "carries": ("holds", "is carrying"),
-        "a top": ("an upper garment",),
-        "bottoms": ("lower garments",),
-        "a hat": ("a cap",),
-        "a backpack": ("a rucksack",),
-        "long-sleeved": ("long-sleeve",),
-        "short-sleeved": ("short-sleeve",),
-    },
+    synonyms=SYNONYMS,
 )
