@@ -102,6 +102,8 @@ def test_a_workdir_holds_the_whole_run(finished):
     assert 0 <= standard["R1"] <= standard["R5"] <= standard["R10"] <= 1
     with np.load(finished / "rankings.npz") as rankings:
         assert rankings["filename"].shape == (standard["queries"], 32)
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert not [x for x in (*results, *standard, *names - {".lock"}) if x not in page]
     trained, evaluated = json.loads((finished / "environment.json").read_text())
     assert (trained["first_step"], evaluated["evaluated_step"]) == (0, results["step"])
     assert trained["dataset"]["name"] == evaluated["dataset"]["name"] == DATASET
