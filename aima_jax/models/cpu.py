@@ -50,7 +50,7 @@ def checkpoint(
 
     def backward(residuals: Any, gradient: Array) -> tuple[Any, ...]:
         pull_back = jax.tree.map(
-            lambda kept, computed: _later(computed, gradient) if kept is None else kept,
+            lambda kept, computed: kept if computed is None else _later(computed, gradient),
             *residuals,
             is_leaf=lambda leaf: leaf is None,
         )

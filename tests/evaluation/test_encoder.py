@@ -62,7 +62,7 @@ def test_two_hosts_encode_as_one(tmp_path):
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     path = os.pathsep.join(sys.path)
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
     files = [tmp_path / f"{host}.npz" for host in range(2)]
     hosts = [
         subprocess.Popen(

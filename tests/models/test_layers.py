@@ -1,6 +1,7 @@
 """Blocks: what is kept of them for the backward pass, and that nothing changes their gradient."""
 
 import collections
+import functools
 from functools import partial
 
 import jax
@@ -57,24 +58,26 @@ def test_elsewhere_a_block_keeps_what_it_computes_unless_it_is_told_otherwise(pl
     ("scan_layers", "remat"), [(False, "none"), (True, "none"), (False, "full"), (True, "full")]
 )
 def test_what_a_cpu_computes_again_changes_no_gradient(scan_layers, remat, form, first):
+    expected = derivative(None, form, first, **PLAIN)
+    options = {"scan_layers": scan_layers, "remat": remat}
+    difference = np.abs(derivative(CPU, form, first, **options) - expected)
+    assert difference.max() < 1e-6 * np.abs(expected).max()
+
+
+@functools.cache
+def derivative(platform, form, first, **options):
+    """Of a number that three blocks make of their input and parameters."""
     x = np.random.default_rng(0).normal(size=(2, 7, 8)).astype(np.float32)
     lengths = np.array([4, 7]) if form == "lengths" else None
+    graph, state = nnx.split(make_blocks(3, causal=form == "causal", platform=platform))
 
-    def derivative(platform, **options):
-        blocks = make_blocks(3, causal=form == "causal", platform=platform)
-        graph, state = nnx.split(blocks)
+    @jax.jit
+    @partial(jax.grad, argnums=(0, 1))
+    def run(state, x, lengths):
+        y = apply_blocks(nnx.merge(graph, state), x, lengths, first=first, **options)
+        return jnp.sum(y**2)
 
-        @jax.jit
-        @partial(jax.grad, argnums=(0, 1))
-        def run(state, x, lengths):
-            y = apply_blocks(nnx.merge(graph, state), x, lengths, first=first, **options)
-            return jnp.sum(y**2)
-
-        return np.concatenate(jax.tree.leaves(run(state, x, lengths)), axis=None)
-
-    expected = derivative(None, **PLAIN)
-    difference = np.abs(derivative(CPU, scan_layers=scan_layers, remat=remat) - expected)
-    assert difference.max() < 1e-6 * np.abs(expected).max()
+    return np.concatenate(jax.tree.leaves(run(state, x, lengths)), axis=None)
 
 
 def test_layer_norm_is_the_formula_with_statistics_in_float32():

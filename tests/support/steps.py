@@ -1,5 +1,7 @@
 """A small model, a table and a batch, and the steps that train it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,12 @@ def small_model(num_categories=CATEGORIES, *, heads=8, pixels=None, **options):
         **options,
     )
     return AIMAConfig(clip, num_categories=num_categories, fusion_depth=1)
+
+
+@functools.cache
+def initial(config):
+    """The parameters of a new model."""
+    return flatten(AIMA(config, rngs=nnx.Rngs(0)))
 
 
 def objective(**changes):
@@ -87,7 +95,7 @@ class Setup:
         config = model or small_model()
         self.mesh = mesh or make_mesh(devices=jax.devices()[:1])
         platform = platform_of(self.mesh)
-        params = flatten(AIMA(config, rngs=nnx.Rngs(0)))
+        params = initial(config)
         trainable = frozenset(params)
         # Adam's first step is the sign of the gradient; that of SGD shows its size.
         optimizer = optimizer or optax.sgd(1e-2)

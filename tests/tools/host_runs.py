@@ -41,7 +41,8 @@ def start_hosts(command, devices):
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     python, *arguments = command
     environment = {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
+        + f" --xla_force_host_platform_device_count={devices}",
         # Only the first host writes a cache, and would then start long before the second: on CPUs
         # hosts wait 30 seconds for each other, which is fixed in JAX.
         "JAX_ENABLE_COMPILATION_CACHE": "false",
