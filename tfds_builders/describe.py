@@ -18,7 +18,7 @@ from aima_jax.attributes import AttributeSchema, attribute_iou
 from aima_jax.data import categories, open_dataset
 from aima_jax.data.prepared import SplitLabels, load_labels
 from aima_jax.files import user_path
-from aima_jax.text import TEMPLATES, PromptTemplate, build_text_table
+from aima_jax.text import TEMPLATES, PromptTemplate, TextTable, build_text_table
 from aima_jax.text.tokenizer import END_TOKEN
 from tfds_builders.prepare import require
 
@@ -65,6 +65,7 @@ class Report:
             NaN in the rows of attributes that no picture has.
         iou: between the training categories, every pair once.
         tokens: tokens of every category's sentence, start and end included, by template.
+        longest: the longest sentence of each template.
     """
 
     dataset: str
@@ -73,6 +74,7 @@ class Report:
     co_occurrence: Float[np.ndarray, "attributes attributes"]
     iou: Float[np.ndarray, "pairs"]
     tokens: dict[str, Int[np.ndarray, "category"]]
+    longest: dict[str, str]
 
 
 def describe(folder: pathlib.Path) -> Report:
@@ -87,16 +89,18 @@ def describe(folder: pathlib.Path) -> Report:
     trained = {row.tobytes() for row in train}
     attributes = np.concatenate([split["attributes"] for split in labels.values()])
     every, _ = categories(attributes)
+    tables = {
+        name: build_text_table(every, PromptTemplate(dataset.schema, name, dataset.wording))
+        for name in TEMPLATES
+    }
     return Report(
         dataset=dataset.name,
         schema=dataset.schema,
         splits={name: _split_report(split, trained) for name, split in labels.items()},
         co_occurrence=_co_occurrence(attributes),
         iou=_pairwise_iou(train[:, dataset.schema.presences]),
-        tokens={
-            name: _sentence_lengths(every, PromptTemplate(dataset.schema, name, dataset.wording))
-            for name in TEMPLATES
-        },
+        tokens={name: _sentence_lengths(table) for name, table in tables.items()},
+        longest={name: max(table.sentences, key=len) for name, table in tables.items()},
     )
 
 
@@ -131,10 +135,8 @@ def _pairwise_iou(table: UInt8[np.ndarray, "category attributes"]) -> Float[np.n
     return attribute_iou(table, table)[np.triu_indices(len(table), 1)]
 
 
-def _sentence_lengths(
-    table: UInt8[np.ndarray, "category attributes"], template: PromptTemplate
-) -> Int[np.ndarray, "category"]:
-    return (build_text_table(table, template).tokens[:, 0] == END_TOKEN).argmax(1) + 1
+def _sentence_lengths(table: TextTable) -> Int[np.ndarray, "category"]:
+    return (table.tokens[:, 0] == END_TOKEN).argmax(1) + 1
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -164,6 +166,10 @@ def lines(report: Report) -> Iterator[str]:
     for name in _QUANTILES:
         values = (_statistic(tokens, name) for tokens in report.tokens.values())
         yield _row(f"  {name}", *(f"{value:.4g}" for value in values))
+    yield ""
+    yield "longest sentence, by template"
+    for name, text in report.longest.items():
+        yield f"  {name}: {text}"
     if report.iou.size:  # there are two categories at least
         yield ""
         yield "IoU between training categories"

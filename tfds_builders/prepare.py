@@ -14,6 +14,7 @@ import importlib
 import io
 import os
 import pathlib
+import shlex
 import shutil
 import socket
 import sys
@@ -60,14 +61,15 @@ def prepare(dataset: str, *, manual_dir: _Place = None, data_dir: _Place = None)
 
     Raises:
         FileNotFoundError, ValueError: the raw files, or a folder prepared earlier, are not what
-            they should be; or no such dataset is known.
+            they should be, or no longer fit together; or no such dataset is known.
         OSError: the disk is full.
     """
     folder = find(dataset, data_dir=data_dir)
+    manual_dir = user_path(manual_dir or _tfds_folder() / "downloads" / "manual")
     if folder is not None:
+        _require_same_sources(folder, dataset, manual_dir, data_dir)
         return folder
     folder = _folder(dataset, data_dir)
-    manual_dir = user_path(manual_dir or _tfds_folder() / "downloads" / "manual")
     instructions = _builder(dataset)[0].MANUAL_DOWNLOAD_INSTRUCTIONS
     if instructions:
         require_folder(manual_dir, instructions)
@@ -86,6 +88,21 @@ def prepare(dataset: str, *, manual_dir: _Place = None, data_dir: _Place = None)
         raise
     prepared.read_manifest(folder)
     return folder
+
+
+def _require_same_sources(
+    folder: pathlib.Path, dataset: str, manual_dir: pathlib.Path, data_dir: _Place
+) -> None:
+    """ValueError where a file has changed of which the dataset remembers the checksum."""
+    for name, checksum in prepared.read_manifest(folder).get("sources", {}).items():
+        path = manual_dir / name
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
+            words = ["aima", "prepare", dataset, f"--manual_dir={manual_dir}"]
+            words += [f"--data_dir={data_dir}"] if data_dir else []
+            raise ValueError(
+                f"{path} has changed since {dataset} was prepared from it; prepare it anew by: "
+                f"rm -r {shlex.quote(str(folder))} && {shlex.join(words)}"
+            )
 
 
 def find(dataset: str, *, data_dir: _Place = None) -> pathlib.Path | None:
@@ -246,7 +263,8 @@ def _build(dataset: str, place: pathlib.Path, manual_dir: pathlib.Path) -> pathl
     import tensorflow_datasets as tfds
 
     builder_class, config = _builder(dataset)
-    builder = builder_class(config=config or None, data_dir=place, file_format="array_record")
+    content = builder_class.read_config(config, manual_dir)
+    builder = builder_class(config=content, data_dir=place, file_format="array_record")
     # TFDS prints about downloads and its temporary folder.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(
@@ -277,6 +295,7 @@ def _write_manifest(
         traits=dataclasses.asdict(builder.traits),
         counts=counts,
         contents=contents,
+        sources=builder.sources,
     )
 
 
@@ -305,7 +324,9 @@ def _stored(builder: Any, split: str) -> tuple[prepared.SplitLabels, str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `aima prepare` takes."""
-    parser.add_argument("dataset", help=f"one of {', '.join(DATASETS)}, or as peta/random1")
+    parser.add_argument(
+        "dataset", help=f"one of {', '.join(DATASETS)}, or as peta/random1, folder/NAME"
+    )
     parser.add_argument("--manual_dir", help="the raw files; downloads/manual in TFDS's folder")
     parser.add_argument(
         "--data_dir", help=f"the prepared ones; TFDS's folder: TFDS_DATA_DIR, or else {_HOME}"

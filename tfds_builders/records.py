@@ -103,6 +103,18 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             )
         return name or next(iter(configs), "")
 
+    @classmethod
+    def read_config(
+        cls, name: str, manual_dir: pathlib.Path
+    ) -> str | tfds.core.BuilderConfig | None:
+        """Return what the constructor takes for the config of that name, read from the files."""
+        return name or None
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Checksums of the files in manual_dir whose change makes a prepared dataset outdated."""
+        return {}
+
     @abc.abstractmethod
     def splits(self, manual_dir: pathlib.Path | None) -> Mapping[str, SplitRecords]:
         """Return the splits by name, in order.

@@ -28,6 +28,7 @@ def write_manifest(
     traits: dict[str, Any],
     counts: dict[str, int],
     contents: dict[str, str],
+    sources: dict[str, str] | None = None,
 ) -> None:
     """Mark a folder as complete: everything else has to be there already.
 
@@ -40,6 +41,7 @@ def write_manifest(
         counts: pictures in each split.
         contents: checksum of each split's records; it is the same wherever the dataset is prepared,
             while TFDS's files differ from time to time.
+        sources: checksums of raw files whose change makes the folder outdated.
     """
     content = {
         "format": FORMAT,
@@ -49,6 +51,7 @@ def write_manifest(
         "traits": traits,
         "counts": counts,
         "contents": contents,
+        "sources": sources or {},
         "files": checksums(folder, leave_out=MANIFEST),
     }
     write_sealed_json(folder / MANIFEST, content)

@@ -132,7 +132,10 @@ def test_configs_lie_beside_each_other(tmp_path, data):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("market", r"'market' is unknown; expected one of market1501_attribute, pa100k, peta"),
+        (
+            "market",
+            r"'market' is unknown; expected one of folder, market1501_attribute, pa100k, peta",
+        ),
         ("peta/random6", r"'peta/random6' is unknown; expected peta with one of sal, random1"),
         ("pa100k/small", r"'pa100k/small' is unknown; expected pa100k alone"),
         ("../peta", r"'\.\./peta' is unknown"),
