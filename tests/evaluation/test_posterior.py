@@ -1,13 +1,17 @@
 """The posterior of a description: its formula in plain float64 loops, and what a probability is."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
+from samples import make_model, save
 
 from aima_jax.attributes import AttributeSchema, Group
+from aima_jax.checkpoint import load_model
 from aima_jax.evaluation import posterior
-from aima_jax.evaluation.posterior import Bank, complete
+from aima_jax.evaluation.posterior import Bank, complete, load_bank
+from aima_jax.text import PromptTemplate
 
 BITS = 6
 
@@ -258,3 +262,70 @@ def test_a_contradiction_is_refused():
     bank = Bank(np.eye(1), np.array([[1, 0, 0, 0, 0, 0]], np.uint8), 0.05)
     with pytest.raises(ValueError, match="contradicts itself"):
         completed(bank, [{"hair": ("!short", "!long")}])
+
+
+class Encoded:
+    """Features of texts, and which texts were asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, texts):
+        self.asked.append(list(texts))
+        return unit(np.random.default_rng(len(self.asked)).standard_normal((len(texts), 8)))
+
+
+@pytest.fixture(scope="module")
+def restored(tmp_path_factory):
+    return load_model(save(tmp_path_factory.mktemp("bank"), make_model()))
+
+
+@pytest.fixture
+def kept(restored, tmp_path):
+    """A model without a bank beside its checkpoint."""
+    return dataclasses.replace(restored, path=tmp_path / "7")
+
+
+def test_a_bank_is_read_from_beside_its_checkpoint(kept):
+    encoded = Encoded()
+    first = load_bank(kept, encoded, temperature=0.05)
+    assert encoded.asked == [[kept.template.render(bits).text for bits in kept.categories]]
+    second = load_bank(kept, encoded, temperature=0.1)
+    assert len(encoded.asked) == 1
+    np.testing.assert_array_equal(first.features, second.features)
+    np.testing.assert_array_equal(second.attributes, kept.categories)
+    assert (first.temperature, second.temperature) == (0.05, 0.1)
+    assert [path.name for path in kept.path.parent.iterdir()] == ["7.bank.npz"]
+
+
+@pytest.mark.parametrize("change", ["model", "template", "categories", "damage", "cut off"])
+def test_a_bank_of_something_else_is_made_anew(kept, change):
+    encoded, path = Encoded(), kept.path.with_name("7.bank.npz")
+    before = load_bank(kept, encoded, temperature=0.05)
+    content = path.read_bytes()
+    other = kept
+    if change == "model":
+        other = dataclasses.replace(kept, model_id="another")
+    elif change == "template":
+        listed = PromptTemplate(kept.schema, "list", kept.wording)
+        other = dataclasses.replace(kept, template=listed)
+    elif change == "categories":
+        other = dataclasses.replace(kept, categories=kept.categories[::-1])
+    elif change == "damage":
+        middle = content.index(b"features.npy") + 200
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    else:
+        path.write_bytes(content[:-30])
+    after = load_bank(other, encoded, temperature=0.05)
+    assert len(encoded.asked) == 2
+    assert not np.array_equal(before.features, after.features)
+    assert load_bank(other, encoded, temperature=0.05).features.tolist() == after.features.tolist()
+    assert len(encoded.asked) == 2  # it was kept
+
+
+def test_a_bank_that_cannot_be_kept_serves_all_the_same(kept):
+    lost = dataclasses.replace(kept, path=kept.path.parent / "nowhere" / "7")
+    encoded = Encoded()
+    for _ in range(2):
+        assert len(load_bank(lost, encoded, temperature=0.05).features) == len(kept.categories)
+    assert len(encoded.asked) == 2

@@ -41,9 +41,9 @@ def make_model(seed=0):
     return AIMA(AIMAConfig(clip, num_categories=3, fusion_depth=1), rngs=nnx.Rngs(seed))
 
 
-def save(workdir, model):
-    """A workdir with one checkpoint of the model."""
-    description = Metadata(
+def metadata(model, **changes):
+    """What a checkpoint of the model says of itself; `changes` are fields of its run's config."""
+    return Metadata(
         model=model.config.to_dict(),
         schema=synthetic_schema.to_dict(),
         wording=WORDING.to_dict(),
@@ -55,10 +55,17 @@ def save(workdir, model):
             "image_size": SIZE,
             "mesh": {"min_shard_elements": 2**16},
             "posterior_temperature": 0.05,
+            **changes,
         },
     )
-    saver = Saver(workdir, description)
-    saver.save(7, TrainState.create(flatten(model), optax.sgd(0.1), frozenset(flatten(model))))
+
+
+def save(workdir, model, description=None, steps=(7,), scores=(None,)):
+    """A workdir with a checkpoint of the model after each step, validated where it has a score."""
+    saver = Saver(workdir, description or metadata(model))
+    for step, score in zip(steps, scores, strict=True):
+        state = TrainState.create(flatten(model), optax.sgd(0.1), frozenset(flatten(model)))
+        saver.save(step, state, metrics=None if score is None else {"R1": score})
     saver.close()
     return workdir
 
