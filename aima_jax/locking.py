@@ -26,14 +26,14 @@ _NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class Lock(abc.ABC):
-    """Keeps a folder for one process; another kind of store is one more of these."""
+    """A folder kept for one process; another kind of store is one more of these."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
 
     @abc.abstractmethod
     def acquire(self) -> str | None:
-        """Takes the lock and returns None, or returns who has it.
+        """Take the lock and return None, or return who has it.
 
         Raises:
             OSError: the store cannot lock.
@@ -41,11 +41,11 @@ class Lock(abc.ABC):
 
     @abc.abstractmethod
     def release(self) -> None:
-        """Gives the lock back; does nothing if it is another's by now."""
+        """Give the lock back; do nothing if it is another's by now."""
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Does nothing while the lock is this process's.
+        """Do nothing while the lock is this process's.
 
         Raises:
             ValueError: another process has taken it, since this one stood still for too long.
@@ -175,7 +175,7 @@ class Lease(Lock):
             probe.unlink(missing_ok=True)
 
     def _remove(self, owner: dict) -> None:
-        """Removes a lease that is over; another's that has come meanwhile is put back."""
+        """Remove a lease that is over; another's that has come meanwhile is put back."""
         aside = self.folder / f".lease.{self._own['token']}"
         try:
             self._path.rename(aside)
@@ -190,7 +190,7 @@ class Lease(Lock):
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[Lock]:
-    """Keeps a folder for this process, by flock where that reaches everyone, else by a lease too.
+    """Keep a folder for this process, by flock where that reaches everyone, else by a lease too.
 
     Raises:
         ValueError: another process has it.
@@ -238,7 +238,7 @@ def _acquire(lock: Lock, stack: contextlib.ExitStack) -> None:
 
 
 def _read(path: pathlib.Path) -> tuple[dict, float] | None:
-    """Returns who has a lease, and when it was renewed; None where there is none.
+    """Return who has a lease, and when it was renewed; None where there is none.
 
     The owner of one that is in the making, or was cut off, is not known.
     """
@@ -254,7 +254,7 @@ def _read(path: pathlib.Path) -> tuple[dict, float] | None:
 
 
 def is_alive(pid: object) -> bool:
-    """Tells whether a process of this boot still runs; True for what is not a number."""
+    """Tell whether a process of this boot still runs; True for what is not a number."""
     if not isinstance(pid, int):
         return True
     try:

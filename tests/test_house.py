@@ -299,9 +299,27 @@ def test_no_two_classes_or_functions_have_one_name():
 # How it is written.
 
 
-def test_files_are_short_and_few():
-    lengths = {path: len((ROOT / path).read_text().splitlines()) for path in trees(*PACKAGES)}
+def test_files_are_short():
+    folders = (*PACKAGES, "tests", "benchmarks")
+    lengths = {path: len((ROOT / path).read_text().splitlines()) for path in trees(*folders)}
     assert max(lengths.values()) <= 400, max(lengths, key=lengths.__getitem__)
+
+
+def test_docstrings_are_imperatives_or_noun_phrases():
+    """And what is raised is listed in one form."""
+    verbs = (
+        "Add Append Build Check Choose Close Compile Compute Copy Count Create Decode Describe "
+        "Draw Encode End Find Gather Give Join Keep Load Look Make Mark Move Open Pack Place Plan "
+        "Prepare Print Put Rank Read Remove Render Replace Resize Return Run Save Say Show Sort "
+        "Start Stop Take Tell Train Turn Wait Write Yield"
+    )
+    third_person = re.compile(rf"({verbs.replace(' ', '|')})e?s\b(?! of\b)")
+    errors = re.compile(r"Raises \w|; \w+Error\b|^\w+Error (unless|where)")
+    for path, tree in trees(*PACKAGES).items():
+        for node, docstring in docstrings(tree):
+            name = getattr(node, "name", path)
+            assert not third_person.match(docstring), f"{path}: {name}"
+            assert not errors.search(docstring), f"{path}: {name}"
 
 
 def test_no_test_imports_a_test():

@@ -28,7 +28,11 @@ def rows(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def bit(cell: str, path: pathlib.Path, line: int, column: str) -> int:
-    """Return 0 or 1; ValueError for anything else."""
+    """Return 0 or 1.
+
+    Raises:
+        ValueError: the cell is something else.
+    """
     if cell not in ("0", "1"):
         raise ValueError(f"{path}: line {line}, {column} is {cell!r}; expected 0 or 1")
     return int(cell)

@@ -111,7 +111,7 @@ def evaluate_rankings(
 def _distances(
     queries: UInt8[np.ndarray, "query attributes"], images: UInt8[np.ndarray, "gallery attributes"]
 ) -> Iterator[Float[np.ndarray, "gallery"]]:
-    """Yields for each query in how many bits each image differs: whole numbers in float32."""
+    """Yield for each query in how many bits each image differs: whole numbers in float32."""
     queries, images = queries.astype(np.float32), images.astype(np.float32)
     for start in range(0, len(queries), 64):
         block = queries[start : start + 64]

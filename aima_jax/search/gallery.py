@@ -32,7 +32,7 @@ class IndexedFolder:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "IndexedFolder":
-        """Reads a file that `write` wrote.
+        """Read a file that `write` wrote.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -49,13 +49,13 @@ class IndexedFolder:
             raise FileNotFoundError(f"no index {path}") from None
         except Exception as error:  # of zip, zlib, numpy or ours, by what is wrong with the file
             raise ValueError(
-                f"{path} is no index of a gallery, or damaged ({error}); "
+                f"{path} is not an index of a gallery, or damaged ({error}); "
                 "remove it to have it made anew, or name another file"
             ) from error
         return gallery
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes an .npz file that is complete or absent, whatever happens meanwhile."""
+        """Write an .npz file that is complete or absent, whatever happens meanwhile."""
         with atomic_write(pathlib.Path(path)) as temporary, temporary.open("wb") as file:
             np.savez(file, **vars(self))
 
@@ -69,7 +69,7 @@ def index_folder(
     *,
     index: str | os.PathLike[str] | None = None,
 ) -> tuple[IndexedFolder, list[str]]:
-    """Encodes every picture in a folder and the folders in it, with a progress bar on a terminal.
+    """Encode every picture in a folder and the folders in it, with a progress bar on a terminal.
 
     Args:
         search: the model.

@@ -168,7 +168,7 @@ def test_a_file_that_is_no_index_is_refused_and_left_alone(search, folder, tmp_p
     ):
         path = tmp_path / "wrong.npz"
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"wrong\.npz is no index"):
+        with pytest.raises(ValueError, match=r"wrong\.npz is not an index"):
             index_folder(search, folder, index=path)
         assert path.read_bytes() == content
 
