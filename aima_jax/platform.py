@@ -22,18 +22,12 @@ class Platform:
     def compiler_options(self, *, deterministic: bool = False) -> dict[str, bool]:
         """`compiler_options` of `jax.jit` for the training step and the encoders.
 
-        On NVIDIA's GPUs every matrix product goes to cuBLAS, which adds a bias, and a residual, to
-        it. Where XLA may take Triton as well, it adds them in passes of their own, even where
-        cuBLAS wins.
-
         Args:
             deterministic: take kernels that give the same bits every time; those of a CPU and of a
                 TPU always do.
         """
-        options = {"xla_gpu_enable_triton_gemm": False} if self.kind == "cuda" else {}
-        if deterministic and self.kind not in ("cpu", "tpu"):
-            options["xla_gpu_deterministic_ops"] = True
-        return options
+        on_gpu = self.kind not in ("cpu", "tpu")
+        return {"xla_gpu_deterministic_ops": True} if deterministic and on_gpu else {}
 
 
 CPU = Platform("cpu")

@@ -7,7 +7,7 @@
 Measured: both take turns, each in a process of its own, as benchmarks/train_step.py has it; the
 median of the turns after the first counts, and the highest resident set. Where there is no such
 device, the step is compiled for one (benchmarks/compile_for.py), and what counts is the temporary
-memory and all that is read and written.
+memory.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from contest import Answer, Contender
 
 import aima_jax.training.step as training_step_module
 from aima_jax.models import attention, cpu
-from aima_jax.platform import Platform
 
 # By platform and name: what it does, in the words of docs/performance.md.
 TRICKS = {
@@ -29,10 +28,7 @@ TRICKS = {
         "branch": "Adam in a branch",
         "allocator": "memory that is kept",
     },
-    "cuda": {
-        "cudnn": "attention by cuDNN",
-        "triton": "no product by Triton",
-    },
+    "cuda": {"cudnn": "attention by cuDNN"},
 }
 
 
@@ -53,8 +49,6 @@ def take_out(name: str) -> None:
         ours.keep_memory = lambda: None
     elif name == "cudnn":
         attention.has_cudnn_attention = lambda *_: False
-    elif name == "triton":
-        Platform.compiler_options = lambda self: {}
 
 
 def training_step(without: str, batch: int) -> Callable[[], Answer]:
@@ -101,11 +95,7 @@ def compiled(topology: str, without: str, batch: int) -> Callable[[], Answer]:
         compile_for.parse([topology, f"--batch={batch}"]),
         compile_for.make_mesh(devices=compile_for.devices_of(topology)),
     )
-    counted = program.cost_analysis() or {}
-    numbers = {
-        "temporary GB": program.memory_analysis().temp_size_in_bytes / 1e9,
-        "read and written GB": counted.get("bytes accessed", 0) / 1e9,
-    }
+    numbers = {"temporary GB": program.memory_analysis().temp_size_in_bytes / 1e9}
     return lambda: numbers
 
 
