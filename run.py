@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
-    name = pathlib.Path(FLAGS["config"].config_filename).stem
+    name = pathlib.Path(config_flags.get_config_filename(FLAGS["config"])).stem
     workdir = WORKDIR.value or pathlib.Path("runs", name)
     try:
         distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int8, Shaped, UInt8
 
 Description = dict[str, str | tuple[str, ...] | bool]
+ArrayKind = TypeVar("ArrayKind", np.ndarray, Array)
 
 NOT = "!"  # before a value: it does not hold
 _FLAG_WORDS = {"yes": True, "true": True, "no": False, "false": False}
@@ -129,12 +130,12 @@ class AttributeSchema:
 
     name: str
     groups: tuple[Group, ...]
-    names: tuple[str, ...] | None = None
+    names: tuple[str, ...] = ()
     absences: tuple[str, ...] = ()
 
     def __post_init__(self):
         bits = tuple(bit for group in self.groups for bit in group.bits)
-        names = bits if self.names is None else tuple(self.names)
+        names = tuple(self.names) or bits
         if len(set(bits)) != len(bits) or sorted(names) != sorted(bits):
             wrong = sorted(set(names) ^ set(bits)) or "some are given twice"
             raise ValueError(f"schema {self.name}: names and groups differ in their bits: {wrong}")
@@ -326,13 +327,13 @@ class AttributeSchema:
 
 
 def attribute_iou(
-    a: Shaped[Array | np.ndarray, "n attributes"], b: Shaped[Array | np.ndarray, "m attributes"]
-) -> Float[Array | np.ndarray, "n m"]:
+    a: Shaped[ArrayKind, "n attributes"], b: Shaped[ArrayKind, "m attributes"]
+) -> Float[ArrayKind, "n m"]:
     """Return |S ∩ T| / |S ∪ T| for the sets of attributes that hold in each row of `a` and of `b`.
 
     Two empty sets have IoU 1. numpy in, numpy out; jax.numpy where either is a jax array.
     """
-    xp = jnp if isinstance(a, jax.Array) or isinstance(b, jax.Array) else np
+    xp: Any = jnp if isinstance(a, jax.Array) or isinstance(b, jax.Array) else np
     dtype = xp.result_type(float)
     a, b = xp.asarray(a, dtype), xp.asarray(b, dtype)
     intersection = a @ b.T
@@ -341,9 +342,9 @@ def attribute_iou(
 
 
 def agreement(
-    attributes: Shaped[Array | np.ndarray, "images attributes"],
-    said: Shaped[Array | np.ndarray, "descriptions attributes"],
-) -> Bool[Array | np.ndarray, "images descriptions"]:
+    attributes: Shaped[ArrayKind, "images attributes"],
+    said: Shaped[ArrayKind, "descriptions attributes"],
+) -> Bool[ArrayKind, "images descriptions"]:
     """Whether nothing that a description says is otherwise in an image.
 
     numpy in, numpy out; jax.numpy where either is a jax array. [ours]
@@ -352,7 +353,7 @@ def agreement(
         attributes: bits of each image.
         said: of each description, as `AttributeSchema.said` gives it.
     """
-    xp = jnp if isinstance(attributes, jax.Array) or isinstance(said, jax.Array) else np
+    xp: Any = jnp if isinstance(attributes, jax.Array) or isinstance(said, jax.Array) else np
     holds = xp.asarray(attributes, xp.float32)
     said = xp.asarray(said)
     to_hold, not_to_hold = (said == 1).astype(xp.float32), (said == -1).astype(xp.float32)

@@ -319,7 +319,7 @@ def load_items(
     abstract = jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), items, shardings
     )
-    return ocp.load_checkpointables(path, abstract)
+    return ocp.load_checkpointables(str(path), abstract)
 
 
 def pack_categories(categories: UInt8[np.ndarray, "category attributes"]) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import sys
 
 # By subcommand: its module, which offers `add_arguments(parser)` and `run(options)` and is imported
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
             imported.add_arguments(command)
             command.set_defaults(run=imported.run)
     options = parser.parse_args(arguments)
-    if hasattr(sys.stdout, "reconfigure"):  # file names need not be valid text
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be valid text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.run(options)

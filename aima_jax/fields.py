@@ -200,6 +200,7 @@ def _are_numbers(value: Any, count: int, kind: type | UnionType, low: float, hig
 
 def _at(config: ConfigDict, name: str) -> Any:
     """The value of a field, None where it is missing."""
+    value: Any = config
     for part in name.split("."):
-        config = config.get(part) if isinstance(config, ConfigDict) else None
-    return config.to_dict() if isinstance(config, ConfigDict) else config
+        value = value.get(part) if isinstance(value, ConfigDict) else None
+    return value.to_dict() if isinstance(value, ConfigDict) else value

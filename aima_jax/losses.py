@@ -270,13 +270,13 @@ def _check_shapes(**arrays: tuple[Any, str]) -> None:
 class Masked(NamedTuple):
     """The MAP head's answers at the masked positions of some rows.
 
-    `count` is the number of masked positions in the whole batch, of which these rows may be a part.
+    `total` is the number of masked positions in the whole batch, of which these rows may be a part.
     """
 
     logits: Float[Array, "batch k vocabulary"]
     targets: Int[Array, "batch k"]
     mask: Bool[Array, "batch k"]
-    count: Scalar
+    total: Scalar
 
 
 @dataclass(frozen=True)
@@ -302,6 +302,10 @@ class LossBatch:
     partial_text_features: Float[Array, "batch dim"] | None = None
     partial_said: Int8[Array, "batch attributes"] | None = None
     presences: Bool[Array, "batch attributes"] | None = None
+
+    def read(self, *fields: str) -> tuple[Any, ...]:
+        """Return fields that a loss needs, none of which is None then."""
+        return tuple(getattr(self, field) for field in fields)
 
 
 @dataclass(frozen=True)
@@ -329,13 +333,14 @@ class Loss:
 def _info_nce(batch: LossBatch, *, multi_positive: bool, labels: str, **options: Any) -> Scalar:
     if multi_positive:
         options |= {"labels": batch.category, "said": _said(batch, labels)}
-    return info_nce(batch.image_features, batch.text_features, **options)
+    images, texts = batch.read("image_features", "text_features")
+    return info_nce(images, texts, **options)
 
 
 def _sdm(batch: LossBatch, *, labels: str, **options: Any) -> Scalar:
-    features = batch.image_features, batch.text_features
+    images, texts = batch.read("image_features", "text_features")
     said = _said(batch, labels)
-    return similarity_distribution_matching(*features, batch.category, said=said, **options)
+    return similarity_distribution_matching(images, texts, batch.category, said=said, **options)
 
 
 def _said(batch: LossBatch, labels: str) -> Said | None:
@@ -343,20 +348,21 @@ def _said(batch: LossBatch, labels: str) -> Said | None:
 
 
 def _identity(batch: LossBatch) -> Scalar:
-    logits = batch.image_logits, batch.text_logits
-    return identity_loss(*logits, batch.category, text_mask=batch.whole)
+    images, texts = batch.read("image_logits", "text_logits")
+    return identity_loss(images, texts, batch.category, text_mask=batch.whole)
 
 
 def _attribute_iou(batch: LossBatch, **options: Any) -> Scalar:
     sets = statements(batch.attributes, batch.said, batch.whole, batch.presences)
-    return attribute_iou_contrastive(batch.text_features, sets, **options)
+    (texts,) = batch.read("text_features")
+    return attribute_iou_contrastive(texts, sets, **options)
 
 
 def _partial(batch: LossBatch, **options: Any) -> Scalar:
-    features = batch.image_features, batch.partial_text_features
+    images, texts, said = batch.read("image_features", "partial_text_features", "partial_said")
     # A sentence that says all agrees with its category alone, so nothing is lost.
-    said = batch.attributes, batch.partial_said, jnp.zeros(len(batch.category), bool)
-    return similarity_distribution_matching(*features, batch.category, said=said, **options)
+    said = batch.attributes, said, jnp.zeros(len(batch.category), bool)
+    return similarity_distribution_matching(images, texts, batch.category, said=said, **options)
 
 
 POSITIVE = (1e-30, math.inf)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -58,5 +58,5 @@ def model_id(
     return digest.hexdigest()
 
 
-def _name(path: tuple[str | int, ...]) -> str:
+def _name(path: Iterable[Hashable]) -> str:
     return ".".join(map(str, path))

@@ -14,7 +14,10 @@ BATCH_AXES = ("data", "fsdp")
 
 
 def make_mesh(
-    data: int = -1, fsdp: int = 1, *, devices: Sequence[jax.Device] | None = None
+    data: int = -1,
+    fsdp: int = 1,
+    *,
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  (jax's)
 ) -> Mesh:
     """Arrange devices, all of all hosts by default, as data × fsdp.
 
@@ -63,8 +66,7 @@ def state_shardings(shapes, mesh: Mesh, min_shard_elements: int = 2**16):
         if mesh.shape["fsdp"] == 1 or math.prod(leaf.shape) < min_shard_elements or not axes:
             return replicated(mesh)
         longest = max(axes, key=lambda axis: leaf.shape[axis])
-        spec = [None] * len(leaf.shape)
-        spec[longest] = "fsdp"
+        spec = ("fsdp" if axis == longest else None for axis in range(len(leaf.shape)))
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree.map(place, shapes)

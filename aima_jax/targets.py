@@ -25,20 +25,21 @@ def target_inputs(
     With `said`, that is also n_j = Σ_i a_ij, the number of images of which sentence j is true. Of
     `chunk_size` sentences at once, where it is given.
     """
+    labels = jnp.asarray(labels)
     if said is None:
-        return (jnp.asarray(labels),)
-    labels, attributes, said, whole = map(jnp.asarray, (labels, *said))
+        return (labels,)
+    attributes, says, whole = map(jnp.asarray, said)
 
     def count(sentence: tuple[Array, Array, Array]) -> Array:
         sentences = jax.tree.map(lambda x: x[None], sentence)
         return jnp.sum(_agrees((labels, attributes), sentences))
 
-    sentences = labels, said, whole
+    sentences = labels, says, whole
     if chunk_size is None:
         counts = jax.vmap(count)(sentences)
     else:
         counts = jax.lax.map(count, sentences, batch_size=max(1, min(chunk_size, len(labels))))
-    return labels, attributes, said, whole, counts
+    return labels, attributes, says, whole, counts
 
 
 def targets(

@@ -56,7 +56,7 @@ def load_aima(path: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Rest
         ValueError: it is damaged, is not an export of AIMA or one of an older format, or holds a
             model alone.
     """
-    weights = open_weights(path)
+    weights = open_weights(user_path(path))
     model = read_aima(weights, mesh=mesh)
     said = _said(weights)
     if weights.metadata["aima"] != FORMAT:
@@ -109,6 +109,7 @@ def read_aima(weights: Weights, *, mesh: Mesh | None = None) -> AIMA:
     """
     source = aima_source(weights)
     model = read_model(weights, None, source, source, mesh=mesh)
+    assert isinstance(model, AIMA)
     check_identity(weights)
     return model
 

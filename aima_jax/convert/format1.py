@@ -84,7 +84,8 @@ def _old_metadata(folder: pathlib.Path) -> dict[str, Any]:
     """What format 1 keeps in Orbax's own metadata."""
     from orbax.checkpoint import v1 as ocp
 
-    return dict(ocp.checkpointables_metadata(folder).custom_metadata)
+    metadata: Any = ocp.checkpointables_metadata(str(folder)).custom_metadata
+    return dict(metadata)
 
 
 def _check_dataset(folder: pathlib.Path, old: dict[str, Any], train: Split, count: int) -> None:

@@ -17,6 +17,7 @@ from aima_jax.convert.sidecars import HUGGING_FACE_FILE, PREPROCESSOR_FILE
 from aima_jax.convert.weights import open_weights, write_safetensors
 from aima_jax.files import atomic_write, user_path
 from aima_jax.models import CLIP, CLIPConfig, ViTConfig
+from aima_jax.models.clip import VisionTransformer
 from aima_jax.models.layers import normalize
 from aima_jax.parameters import flatten
 from aima_jax.text import tokenizer
@@ -89,6 +90,8 @@ def _texts(config: CLIPConfig) -> dict[str, str]:
 
 
 def _model_config(config: CLIPConfig) -> dict[str, Any]:
+    assert isinstance(config.vision, ViTConfig)
+
     def tower(kind: str) -> dict[str, Any]:
         shape = getattr(config, kind)
         return {
@@ -180,7 +183,7 @@ def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, floa
     generator = np.random.default_rng(seed)
     pictures = generator.integers(0, 256, (2, *config.image_size, 3), np.uint8)
     mean, std = config.vision.pixel_mean, config.vision.pixel_std
-    images = np.asarray(normalize(pictures, mean, std))
+    images = np.asarray(normalize(jnp.asarray(pictures), mean, std))
     pixels = _processor(path.parent)(
         list(pictures), do_resize=False, do_center_crop=False, return_tensors="pt"
     )["pixel_values"]
@@ -189,7 +192,8 @@ def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, floa
         row[:length] = generator.integers(1, MASK_TOKEN, length)
         row[0], row[length - 1] = START_TOKEN, END_TOKEN
     with jax.default_matmul_precision("highest"):  # GPUs and TPUs round products by default
-        ours = jax.device_get(_our_stages(clip, images, tokens)) | {"pixels": images}
+        stages = _our_stages(clip, jnp.asarray(images), jnp.asarray(tokens))
+        ours = jax.device_get(stages) | {"pixels": images}
     with torch.no_grad():
         expected = {"pixels": pixels.permute(0, 2, 3, 1)}
         expected |= _their_stages(theirs, pixels, torch.tensor(tokens).long())
@@ -205,11 +209,13 @@ def _our_stages(
     images: Float[Array, "batch height width 3"],
     tokens: Int[Array, "sentences tokens"],
 ) -> dict[str, Array]:
-    stages = {"image embedding": clip.vision.embed(images)}
-    x = stages["image pre-norm"] = clip.vision.pre_norm(stages["image embedding"])
-    for number, block in enumerate(clip.vision.blocks):
+    tower = clip.vision
+    assert isinstance(tower, VisionTransformer)
+    stages = {"image embedding": tower.embed(images)}
+    x = stages["image pre-norm"] = tower.pre_norm(stages["image embedding"])
+    for number, block in enumerate(tower.blocks):
         x = stages[f"image block {number}"] = block(x)
-    stages["image final norm"] = clip.vision.post_norm(x)[:, 0]
+    stages["image final norm"] = tower.post_norm(x)[:, 0]
     stages["image features"] = clip.encode_image(images)[0]
     x = stages["text embedding"] = clip.text.embed(tokens)
     for number, block in enumerate(clip.text.blocks):

@@ -86,6 +86,7 @@ def load_clip(
     source, table = clip_source(weights, overrides)
     target = source.resized(image_size, patch_stride)
     clip = read_model(weights, table, source, target, position_resize=position_resize, mesh=mesh)
+    assert isinstance(clip, CLIP)
     return target, clip
 
 
@@ -136,6 +137,7 @@ def load_irra(
     model = read_model(
         weights, table, source, target, position_resize=position_resize, mesh=mesh, seed=seed
     )
+    assert isinstance(target, AIMAConfig) and isinstance(model, AIMA)
     return target, model
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,6 @@ from aima_jax.parameters import Parameters, bind, flatten
 from aima_jax.platform import platform_of
 from aima_jax.sharding import put_array, state_shardings
 
-Config = TypeVar("Config", CLIPConfig, AIMAConfig)
 POSITIONS = ("vision.position_embedding", "vision.attention_pool.position_embedding")
 
 
@@ -54,25 +52,25 @@ def read_model(
 
     skeleton = _abstract(target, mesh)
     new: Parameters = {}
-    if _categories(source) != _categories(target):
+    if isinstance(target, AIMAConfig) and _categories(source) != target.num_categories:
         entries = [entry for entry in entries if not entry.ours[0].startswith("classifier.")]
         new = _new_classifier(target, seed, mesh)
-    grids = [_clip(config).vision.grid(_clip(config).image_size) for config in (source, target)]
+    old_grid, grid = (_clip(c).vision.grid(_clip(c).image_size) for c in (source, target))
 
     def resize(name: str, array: np.ndarray) -> np.ndarray:
         if not name.endswith(POSITIONS):
             return array
-        return np.asarray(resize_positions(array, *grids, position_resize))
+        return np.asarray(resize_positions(jnp.asarray(array), old_grid, grid, position_resize))
 
     return bind(skeleton, read_parameters(weights, entries, mesh=mesh, change=resize) | new)
 
 
 def adapt(
-    source: Config,
+    source: CLIPConfig | AIMAConfig,
     image_size: tuple[int, int] | None = None,
     patch_stride: int | None = None,
     num_categories: int | None = None,
-) -> Config:
+) -> CLIPConfig | AIMAConfig:
     """ArrayShape of the same model for other images and person categories, where they are given."""
     if isinstance(source, CLIPConfig):
         return source.resized(image_size, patch_stride)
@@ -83,9 +81,10 @@ def adapt(
 
 def _abstract(config: CLIPConfig | AIMAConfig, mesh: Mesh | None = None) -> CLIP | AIMA:
     """The model without its parameters, in the plain form if no mesh is given."""
-    kind = CLIP if isinstance(config, CLIPConfig) else AIMA
     platform = platform_of(mesh) if mesh else None
-    return nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0), platform=platform))
+    if isinstance(config, CLIPConfig):
+        return nnx.eval_shape(lambda: CLIP(config, rngs=nnx.Rngs(0), platform=platform))
+    return nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0), platform=platform))
 
 
 def _clip(config: CLIPConfig | AIMAConfig) -> CLIPConfig:

@@ -182,9 +182,9 @@ def _read_resnet(
     found: Mapping[str, ArrayShape], stated: StatedConfig, overrides: Overrides, where: str
 ) -> tuple[ResNetConfig, tuple[int, int]]:
     width = _size(found, r"vision\.layer1\.\d+\.conv1\.(scale|bias|mean|variance)", 0)
-    layers = tuple(count(found, f"vision.layer{stage}") for stage in (1, 2, 3, 4))
+    one, two, three, four = (count(found, f"vision.layer{stage}") for stage in (1, 2, 3, 4))
     heads = stated.heads("vision", 32 * width)
-    vision = ResNetConfig(width, layers, heads, **_pixels(stated))
+    vision = ResNetConfig(width, (one, two, three, four), heads, **_pixels(stated))
     image_size = overrides.image_size or stated.value("image_size", None)
     grid = overrides.grid or (image_size and vision.grid(image_size))
     rows, columns = _grid(found, "vision.attention_pool.position_embedding", grid, where)

@@ -156,6 +156,7 @@ def _from_hub(name: str, *, cached: bool) -> pathlib.Path:
                 absent = error
                 if isinstance(error, errors.LocalEntryNotFoundError) and not cached:
                     raise  # no network
+    assert absent is not None  # a file of each kind was asked for
     raise absent
 
 

@@ -200,11 +200,12 @@ class _Pictures:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.proto import tf_example_pb2
 
-        builder = tfds.builder_from_directory(folder)
+        builder: Any = tfds.builder_from_directory(folder)
         self._source = builder.as_data_source(
             split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
-        self._parse = tf_example_pb2.Example.FromString
+        proto: Any = tf_example_pb2  # its classes are made at run time
+        self._parse = proto.Example.FromString
 
     def __getitem__(self, record: int) -> bytes:
         # TFDS's own decoder of features takes four times as long (benchmarks/input_pipeline.py).

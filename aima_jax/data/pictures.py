@@ -156,7 +156,7 @@ def _open(
     except Exception as error:
         reason = str(error)
         if isinstance(error, UnidentifiedImageError):
-            size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+            size = len(source) if isinstance(source, bytes) else os.path.getsize(name)
             reason = "it does not begin as one" if size else "the file is empty"
         raise ValueError(
             f"{name}: cannot be decoded ({reason}); expected a {' or '.join(formats)} picture of "
@@ -195,9 +195,10 @@ def _orientation(picture: Image.Image) -> int | None:
 
 def _turned(box: _Box, size: tuple[int, int], orientation: int | None) -> _Box:
     """Where a box at the upper left of a picture of a size is once that stands upright."""
-    filled = box[2:]
+    width, height = box[2:]
+    columns, rows = size
     if orientation in _SWAPS_AXES:
-        filled, size = filled[::-1], size[::-1]
-    left = size[0] - filled[0] if orientation in _FLIPS_X else 0
-    top = size[1] - filled[1] if orientation in _FLIPS_Y else 0
-    return left, top, left + filled[0], top + filled[1]
+        width, height, columns, rows = height, width, rows, columns
+    left = columns - width if orientation in _FLIPS_X else 0
+    top = rows - height if orientation in _FLIPS_Y else 0
+    return left, top, left + width, top + height

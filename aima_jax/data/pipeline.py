@@ -6,7 +6,7 @@ that the batch of any step is known without those before it.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import grain
 import numpy as np
@@ -82,7 +82,8 @@ class TrainBatches:
         self.split = split
         self.category = np.asarray(category, np.int32)
         self.batch_size = batch_size
-        self.image_size = tuple(image_size)
+        height, width = image_size
+        self.image_size = height, width
         self.steps_per_epoch = len(split) // batch_size
         self.epochs = epochs
         self.start_step = start_step
@@ -217,7 +218,7 @@ def _made_ahead(
     rows: int,
     threads: int,
     prefetch: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Yield batches in order, filled with their pictures, while the next ones are in the making.
 
     Args:

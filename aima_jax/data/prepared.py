@@ -115,7 +115,8 @@ _ADVICE = "move the folder away and prepare the dataset again"
 
 def write_labels(folder: pathlib.Path, split: str, labels: SplitLabels) -> None:
     """Write attributes, identity, camera and filename of a split's records, in their order."""
-    np.savez_compressed(folder / labels_file(split), **labels)
+    arrays: dict[str, Any] = dict(labels)
+    np.savez_compressed(folder / labels_file(split), **arrays)
 
 
 def load_labels(folder: pathlib.Path, split: str) -> SplitLabels:

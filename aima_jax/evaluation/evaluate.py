@@ -3,6 +3,7 @@
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import jax
@@ -190,11 +191,11 @@ def results_table(results: Mapping[str, Any]) -> str:
                 lines.append(line("  cosine", protocols["partial"]["cosine"][name], columns))
                 lines.append(line("  random", scores["random"], columns))
     if bits := protocols.get("partial", {}).get("posterior", {}).get("bits"):
-        means = {of: np.mean([bit[of] for bit in bits.values()]) for of in ("P20", "base")}
+        means = {of: fmean(bit[of] for bit in bits.values()) for of in ("P20", "base")}
         lines += ["", line(f"{len(bits)} attributes", means, ("P20", "base"))]
         lines[-1] += "  (P20, share of images)"
     if absences := protocols.get("absence"):
-        means = {of: np.mean([each[of] for each in absences.values()]) for of in ("AUC", "base")}
+        means = {of: fmean(each[of] for each in absences.values()) for of in ("AUC", "base")}
         lines += [line(f"{len(absences)} absences", means, ("AUC", "base"))]
         lines[-1] += "  (AUC, share of images)"
     lines += [f"passed over: {line}" for line in results["checkpoint"].get("passed_over", ())]
@@ -227,9 +228,9 @@ def _reported(
     return [
         Ranking(
             sentences[query],
-            split.images(first[query], image_size),
+            list(split.images(first[query], image_size)),
             category[first[query]] == query,
-            similarity[query, :_REPORTED_RANKS],
+            similarity[query, :_REPORTED_RANKS].tolist(),
         )
         for query in spread.astype(int)
     ]

@@ -1,6 +1,6 @@
 """What people ask in parts: protocols `partial` and `absence`, and attribute recognition. [ours]"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class PartialQueries:
             mAP, the number of queries, and the same metrics of a random ranking; under "bits" P20
             of each bit, and as "base" the share of images that have it.
         """
-        results = {"posterior": {}, "cosine": {}}
+        results: dict[str, dict[str, Any]] = {"posterior": {}, "cosine": {}}
         for name, groups in GROUPS_SAID.items():
             asked = draw_descriptions(self._template.schema, self._attributes, groups)
             for scoring, values in self._ask(asked).items() if asked else ():
@@ -200,7 +200,7 @@ def area_under_curve(
 
 
 def _by_name(
-    names: Sequence[str], columns: dict[str, str], values: PerQuery
+    names: Iterable[str], columns: dict[str, str], values: PerQuery
 ) -> dict[str, dict[str, float]]:
     return {
         name: {column: float(values[of][row]) for column, of in columns.items()}

@@ -69,7 +69,7 @@ def evaluate_rankings(
         raise ValueError("protocol 'upar' needs the attributes of the queries and of the images")
 
     # By scoring and protocol, for each query how many irrelevant images are above its own.
-    scorings = {"cosine": lambda cosines: cosines}
+    scorings: dict[str, Callable[[Scores], Scores]] = {"cosine": lambda cosines: cosines}
     if posterior is not None:
         scorings["posterior"] = posterior
     above = {(scoring, name): [] for scoring in scorings for name in protocols}
@@ -82,7 +82,7 @@ def evaluate_rankings(
                 order, counts = irrelevant_above(row, own)
                 for name in removed:
                     above[scoring, name].append(counts[~removed[name][order]])
-            if "upar" in protocols:
+            if "upar" in protocols and attributes is not None:
                 distances = _distances(attributes[0][group], attributes[1])
                 for row, own, distance in zip(scores, images, distances, strict=True):
                     counts, value = ranked_in_order(row, own, distance)

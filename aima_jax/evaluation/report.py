@@ -242,11 +242,12 @@ def _draw_attributes(partial: Mapping[str, Any]) -> Image.Image | None:
 def _figure(count: int, *, size: tuple[float, float] = (4.6, 3.1)) -> tuple[Any, list[Any]]:
     """A figure with panels in rows of three, each of a size in inches."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = min(count, 3)
     lines = math.ceil(count / columns)
-    figure = Figure((size[0] * columns, size[1] * lines), dpi=110, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure((size[0] * columns, size[1] * lines), dpi=110, layout=layout)
     axes = [figure.add_subplot(lines, columns, place + 1) for place in range(count)]
     for axis in axes:
         axis.grid(color="#e6e9ec", linewidth=0.8)

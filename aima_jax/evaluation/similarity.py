@@ -39,7 +39,7 @@ class Gallery:
         self,
         features: Float[np.ndarray, "gallery dim"],
         *,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  (jax's)
         block_size: int = BLOCK_SIZE,
     ):
         if features.ndim != 2 or 0 in features.shape:

@@ -41,6 +41,7 @@ class VisionTransformer(nnx.Module):
 
     def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, platform: Platform | None = None):
         vision = config.vision
+        assert isinstance(vision, ViTConfig)
         std = vision.width**-0.5
         rows, columns = vision.grid(config.image_size)
         self.patch_embedding = PatchEmbedding(vision, dtype=config.dtype, rngs=rngs)
@@ -65,9 +66,9 @@ class VisionTransformer(nnx.Module):
     ) -> Float[Array, "batch tokens channels"]:
         """Patches and class token with their positions."""
         patches = self.patch_embedding(images)
-        batch, *grid, width = patches.shape
+        batch, rows, columns, width = patches.shape
         own_grid = self.config.vision.grid(self.config.image_size)
-        positions = resize_positions(self.position_embedding[...], own_grid, tuple(grid))
+        positions = resize_positions(self.position_embedding[...], own_grid, (rows, columns))
         class_token = jnp.broadcast_to(self.class_embedding[...], (batch, 1, width))
         patches = patches.reshape(batch, -1, width)
         tokens = jnp.concatenate([class_token.astype(patches.dtype), patches], axis=1)

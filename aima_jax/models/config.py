@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -230,21 +230,23 @@ class CLIPConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain JSON data."""
-        data = dataclasses.asdict(self) | {"image_size": list(self.image_size)}
-        vision = data["vision"]
-        data["vision"] = {k: list(v) if isinstance(v, tuple) else v for k, v in vision.items()}
-        return data
+        data = dataclasses.asdict(self)
+        vision = {k: list(v) if isinstance(v, tuple) else v for k, v in data["vision"].items()}
+        return data | {"image_size": list(self.image_size), "vision": vision}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "CLIPConfig":
+    def from_dict(cls, data: Mapping[str, Any]) -> "CLIPConfig":
         """The config that `to_dict` wrote."""
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data["vision"].items()}
-        towers = [kind for kind in IMAGE_TOWER_CONFIGS if _has_fields(kind, fields)]
+        vision: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data["vision"].items()
+        }
+        towers = [kind for kind in IMAGE_TOWER_CONFIGS if _has_fields(kind, vision)]
         if not towers:
-            raise ValueError(f"no image tower has the fields {', '.join(fields)}")
-        size = tuple(data["image_size"])
-        text = TextConfig(**data["text"])
-        return cls(**data | {"image_size": size, "vision": towers[0](**fields), "text": text})
+            raise ValueError(f"no image tower has the fields {', '.join(vision)}")
+        fields: dict[str, Any] = dict(data)
+        fields["image_size"] = tuple(data["image_size"])
+        fields["vision"], fields["text"] = towers[0](**vision), TextConfig(**data["text"])
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -269,9 +271,10 @@ class AIMAConfig:
         return dataclasses.asdict(self) | {"clip": self.clip.to_dict()}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "AIMAConfig":
+    def from_dict(cls, data: Mapping[str, Any]) -> "AIMAConfig":
         """The config that `to_dict` wrote."""
-        return cls(**data | {"clip": CLIPConfig.from_dict(data["clip"])})
+        fields: dict[str, Any] = {**data, "clip": CLIPConfig.from_dict(data["clip"])}
+        return cls(**fields)
 
 
 def _check_choice(config: Any, name: str, kind: Any) -> None:
@@ -291,7 +294,7 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _shape(width: int, layers: int) -> dict[str, int]:
+def _shape(width: int, layers: int) -> dict[str, Any]:
     """Heads of 64 channels and an MLP four times as wide, as in every published CLIP."""
     return {"width": width, "layers": layers, "heads": width // 64, "mlp_width": 4 * width}
 
@@ -304,7 +307,7 @@ def _text(width: int, layers: int = 12) -> TextConfig:
     return TextConfig(**_shape(width, layers))
 
 
-def _resnet(width: int, *layers: int) -> ResNetConfig:
+def _resnet(width: int, *layers: *tuple[int, int, int, int]) -> ResNetConfig:
     return ResNetConfig(width, layers, heads=width // 2)
 
 

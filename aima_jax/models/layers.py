@@ -42,7 +42,7 @@ class Linear(nnx.Module):
     ):
         self.kernel = normal(rngs, (inputs, outputs), std)
         self.bias = nnx.Param(jnp.zeros(outputs)) if use_bias else None
-        self.dtype = dtype
+        self.dtype: Dtype = dtype
         self.platform = platform
 
     def __call__(
@@ -133,7 +133,7 @@ class MLP(nnx.Module):
         linear = partial(Linear, dtype=dtype, rngs=rngs, platform=platform)
         self.up = linear(config.width, config.mlp_width, std=upward)
         self.down = linear(config.mlp_width, config.width, std=outward)
-        self.activation = config.activation
+        self.activation: Activation = config.activation
 
     def __call__(
         self, x: Float[Array, "batch tokens channels"]

@@ -113,8 +113,8 @@ class AttentionPool(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch rows columns channels"], first: int | None = None
     ) -> Float[Array, "batch first dim"]:
-        batch, *grid, channels = x.shape
-        positions = resize_positions(self.position_embedding[...], self.grid, tuple(grid))
+        batch, rows, columns, channels = x.shape
+        positions = resize_positions(self.position_embedding[...], self.grid, (rows, columns))
         points = x.reshape(batch, -1, channels)
         tokens = jnp.concatenate([jnp.mean(points, axis=1, keepdims=True), points], axis=1)
         tokens += positions.astype(tokens.dtype)

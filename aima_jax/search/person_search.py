@@ -221,7 +221,7 @@ class PersonSearch:
     def _warn_of_zero_words(self) -> None:
         """Warn of a model whose optimizer has driven the words that it did not train to zero."""
         embedding = np.asarray(self._params["clip.text.token_embedding"])
-        zero = ~embedding.any(axis=1)
+        zero = np.all(embedding == 0, axis=1)
         zero[list(self._trained_words)] = False
         if zero.any():
             _log.warning(

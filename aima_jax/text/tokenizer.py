@@ -106,7 +106,8 @@ def _vocabulary() -> tuple[dict[int, str], dict[tuple[str, str], int], dict[str,
 
     file = importlib.resources.files("aima_jax.text") / "bpe_simple_vocab_16e6.txt.gz"
     lines = gzip.decompress(file.read_bytes()).decode().split("\n")
-    merges = [tuple(line.split()) for line in lines[1 : 1 + _MERGES]]  # line 0 is the version
+    pairs = (line.split() for line in lines[1 : 1 + _MERGES])  # line 0 is the version
+    merges = [(left, right) for left, right in pairs]
 
     symbols = list(characters.values())
     symbols += [f"{symbol}</w>" for symbol in symbols]

@@ -49,7 +49,8 @@ def augment(
         top, left = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
         image = jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
         image = normalize(image, mean, std)
-        erased = _random_rectangle(area_key, image.shape[:2], erase_area)
+        height, width, _ = image.shape
+        erased = _random_rectangle(area_key, (height, width), erase_area)
         erased &= jax.random.bernoulli(erase_key, erase)
         return jnp.where(erased[..., None], jnp.array(mean), image)
 
@@ -65,9 +66,10 @@ def _random_rectangle(
     """
     height, width = shape
     area_key, aspect_key, place_key = jax.random.split(key, 3)
-    pixels = height * width * jax.random.uniform(area_key, ATTEMPTS, minval=area[0], maxval=area[1])
+    share = jax.random.uniform(area_key, (ATTEMPTS,), minval=area[0], maxval=area[1])
+    pixels = height * width * share
     low, high = jnp.log(jnp.array(ASPECT))
-    aspect = jnp.exp(jax.random.uniform(aspect_key, ATTEMPTS, minval=low, maxval=high))
+    aspect = jnp.exp(jax.random.uniform(aspect_key, (ATTEMPTS,), minval=low, maxval=high))
     rows, columns = jnp.round(jnp.sqrt(pixels * aspect)), jnp.round(jnp.sqrt(pixels / aspect))
     fits = (rows < height) & (columns < width)
     first = jnp.argmax(fits)

@@ -163,7 +163,7 @@ def _line(row: Mapping[str, float]) -> bytes:
 
 def _scalars(row: Mapping[str, float]) -> bytes:
     """A row as TensorBoard's event."""
-    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
     values = [
         Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "step"
@@ -173,7 +173,7 @@ def _scalars(row: Mapping[str, float]) -> bytes:
 
 def _event(**fields) -> bytes:
     """An event in TFRecord's frame: length, checksum, bytes, checksum."""
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboardX.record_writer import masked_crc32c
 
     def checked(content: bytes) -> bytes:

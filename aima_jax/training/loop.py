@@ -148,14 +148,14 @@ def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
             unread = (step, metrics)
 
             done = step + 1
-            validation_due = validate and (done == total or done % validate_every == 0)
+            due = validate if done == total or done % validate_every == 0 else None
             every = config.checkpoint_every_steps
-            if not (asked or validation_due or done == total or (every and done % every == 0)):
+            if not (asked or due or done == total or (every and done % every == 0)):
                 continue
             asked, unread = max(asked, read(*unread)), None
             scores = None
-            if validation_due:
-                scores = validate(state.params)
+            if due:
+                scores = due(state.params)
                 shown = "  ".join(f"{name} {value:.1%}" for name, value in scores.items())
                 progress.say(f"validation after step {done}: {shown}")
                 write(done, {f"val/{name}": value for name, value in scores.items()})
@@ -332,7 +332,7 @@ def _raise_not_finite(run: Run, step: int, values: Mapping[str, float]) -> NoRet
         FloatingPointError: always.
     """
     names = [n for n in ("loss", *LOSSES, "gradient_norm") if not math.isfinite(values.get(n, 0))]
-    files = [run.problem.train.filename[i] for i in run.batches.indices(step)]
+    files = run.problem.train.filename[run.batches.indices(step)].tolist()
     replayed = "training.replay(config, workdir)"
     if pathlib.Path(sys.argv[0]).name == "run.py":
         replayed = shlex.join(["python", *sys.argv, "--mode=replay"])
@@ -349,6 +349,7 @@ class Validation:
 
     def __init__(self, run: Run):
         config, split = run.config, run.problem.validation
+        assert split is not None
         queries, category = categories(split.attributes)
         self._split = split
         self._image_size = config.image_size

@@ -68,7 +68,7 @@ def mask_phrases(
 
     attribute_words = jnp.asarray(attribute_words, tokens.dtype)
 
-    def mask_row(row: Array, tokens: Array, phrase_ids: Array) -> tuple[Array, ...]:
+    def mask_row(row: Array, tokens: Array, phrase_ids: Array) -> tuple[Array, Array, Array, Array]:
         choice_key, fate_key, word_key = jax.random.split(jax.random.fold_in(key, row), 3)
         member = phrase_ids == jnp.arange(len(tokens))[:, None]  # [phrases, tokens]
         chosen = _choose(choice_key, jnp.sum(member, axis=-1), mask_rate, mask_capacity)

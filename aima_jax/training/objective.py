@@ -75,7 +75,8 @@ class Objective:
             name: shares[name] if name in shares else self._loss(name, batch)
             for name in self.weights
         }
-        total = sum(weight * values[name] for name, weight in self.weights.items())
+        weighted = (weight * values[name] for name, weight in self.weights.items())
+        total = sum(weighted, start=jnp.float32(0))
         return total, {"loss": total} | values | shares
 
     def _loss(self, name: str, batch: LossBatch) -> Float[Array, ""]:
@@ -133,7 +134,7 @@ def _accuracy(masked: Masked) -> Float[Array, ""]:
     """What some rows add to the share of masked words whose logit is the highest."""
     of_target = jnp.take_along_axis(masked.logits, masked.targets[..., None], axis=-1)[..., 0]
     hits = (of_target >= jnp.max(masked.logits, axis=-1)) & masked.mask
-    return jnp.sum(hits, dtype=jnp.float32) / jnp.maximum(masked.count, 1)
+    return jnp.sum(hits, dtype=jnp.float32) / jnp.maximum(masked.total, 1)
 
 
 def _in_parts(

@@ -1,7 +1,7 @@
 """Adam with a learning-rate factor and a weight decay for each group of parameters."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -28,10 +28,10 @@ def match_rules(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, int]:
         except re.error as error:
             raise ValueError(f"optimizer.rules: {pattern!r} is not a pattern: {error}") from None
     matched = {
-        name: next((i for i, rule in enumerate(rules) if re.search(rule[0], name)), None)
+        name: next((i for i, rule in enumerate(rules) if re.search(rule[0], name)), -1)
         for name in names
     }
-    if unmatched := [name for name, rule in matched.items() if rule is None]:
+    if unmatched := [name for name, rule in matched.items() if rule < 0]:
         raise ValueError(
             f"optimizer.rules: no pattern matches {', '.join(unmatched[:5])}"
             f" ({len(unmatched)} parameters); end the table with an empty pattern"
@@ -88,7 +88,9 @@ def make_optimizer(
         )
 
     labels = match_rules(names, rules)
-    groups = {rule: group(*rules[rule][1:]) for rule in sorted(set(labels.values()))}
+    groups: dict[Hashable, optax.GradientTransformation] = {
+        rule: group(*rules[rule][1:]) for rule in sorted(set(labels.values()))
+    }
     adam = optax.partition(groups, labels)
     return optax.chain(optax.clip_by_global_norm(gradient_clip), adam) if gradient_clip else adam
 
@@ -104,10 +106,11 @@ def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransform
         step: Int32[Array, ""] | int,
         **_: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
-        rate = -schedule(step)
+        rate = -jnp.asarray(schedule(step))
         return jax.tree.map(lambda u: jnp.asarray(rate, u.dtype) * u, updates), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    # Every update comes with a step, which optax's type does not know.
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)  # pyright: ignore[reportArgumentType]
 
 
 def _adam_with_decay(
@@ -124,8 +127,8 @@ def _adam_with_decay(
         return jnp.where(touched, gradient + decay * param, 0)
 
     def update(
-        gradients: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params
-    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
-        return adam.update(jax.tree.map(add_decay, gradients, params, state.nu), state)
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return adam.update(jax.tree.map(add_decay, updates, params, state.nu), state)
 
     return optax.GradientTransformation(adam.init, update) if decay else adam

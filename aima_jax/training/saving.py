@@ -86,7 +86,7 @@ class Saver:
     def _open(self):
         from orbax.checkpoint import v1 as ocp
 
-        return ocp.training.Checkpointer(self._folder, cleanup_tmp_directories=True)
+        return ocp.training.Checkpointer(str(self._folder), cleanup_tmp_directories=True)
 
     def _start(self, step: int, state: TrainState, metrics: dict[str, float] | None) -> None:
         # A copy, since the next step takes the arrays: its id takes time to compute.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -68,9 +68,10 @@ class CategoryTable:
     @classmethod
     def of(cls, table: TextTable) -> "CategoryTable":
         """Take what a step needs from a text table, still as host arrays."""
-        fields = ("tokens", "phrase_ids", "said", "whole", "attributes", "presences")
-        words = attribute_words(table.tokens, table.phrase_ids)
-        return cls(**{name: getattr(table, name) for name in fields}, words=words)
+        names = ("tokens", "phrase_ids", "said", "whole", "attributes", "presences")
+        arrays: dict[str, Any] = {name: getattr(table, name) for name in names}
+        arrays["words"] = attribute_words(table.tokens, table.phrase_ids)
+        return cls(**arrays)
 
 
 def make_train_step(
@@ -80,7 +81,7 @@ def make_train_step(
     *,
     trainable: frozenset[str],
     schedule: optax.Schedule,
-    augmentation: Mapping[str, object],
+    augmentation: Mapping[str, Any],
     seed: int,
     micro_batches: int = 1,
     skip_nonfinite: bool = False,
@@ -129,7 +130,8 @@ def make_train_step(
 
         def update() -> tuple[Parameters, optax.OptState]:
             updates, opt_state = stepped.update(gradients, state.opt_state, params, step=state.step)
-            return optax.apply_updates(params, updates), opt_state
+            updated: Any = optax.apply_updates(params, updates)
+            return updated, opt_state
 
         accepted = only_if(running & finite, update, (params, state.opt_state), platform)
         skipped = state.skipped + jnp.where(skip_nonfinite & ~finite, 1, 0)
@@ -162,7 +164,7 @@ def draw_rows(
     batch: Rows,
     table: CategoryTable,
     objective: Objective,
-    augmentation: Mapping[str, object],
+    augmentation: Mapping[str, Any],
 ) -> Rows:
     """Draw the sentences of a batch, augment its pictures and mask phrases."""
     image_key, mask_key, sentence_key, partial_key = jax.random.split(key, 4)
