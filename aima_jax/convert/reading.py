@@ -98,9 +98,10 @@ def _categories(config: CLIPConfig | AIMAConfig) -> int:
 def _describe(config: CLIPConfig | AIMAConfig) -> str:
     """A model in words, for messages."""
     clip = _clip(config)
-    layers = clip.vision.layers if isinstance(clip.vision.layers, int) else sum(clip.vision.layers)
     tower = type(clip.vision).__name__.removesuffix("Config")
-    words = f"a CLIP ({tower} of {layers} blocks, {clip.text.layers} text blocks)"
+    if layers := getattr(clip.vision, "layers", None):  # a tower of one's own need not have any
+        tower += f" of {layers if isinstance(layers, int) else sum(layers)} blocks"
+    words = f"a CLIP ({tower}, {clip.text.layers} text blocks)"
     if isinstance(config, AIMAConfig):
         words += f" with a fusion module of {config.fusion_depth} blocks"
     return words

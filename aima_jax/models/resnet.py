@@ -133,6 +133,7 @@ class ModifiedResNet(nnx.Module):
 
     def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, platform: Platform | None = None):
         vision, dtype = config.vision, config.dtype
+        assert isinstance(vision, ResNetConfig)
         conv = partial(ConvNorm, dtype=dtype, rngs=rngs)
         width = vision.width
         self.conv1 = conv(3, width // 2, 3, stride=2)
