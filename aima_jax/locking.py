@@ -26,10 +26,17 @@ _NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class Lock(abc.ABC):
-    """A folder kept for one process; another kind of store is one more of these."""
+    """A folder kept for one process; another kind of store is one more of these.
+
+    Attributes:
+        folder: that is kept.
+        path: the file in it that says so.
+    """
+
+    name: str
 
     def __init__(self, folder: pathlib.Path):
-        self.folder = folder
+        self.folder, self.path = folder, folder / self.name
 
     @abc.abstractmethod
     def acquire(self) -> str | None:
@@ -55,17 +62,19 @@ class Lock(abc.ABC):
 class FileLock(Lock):
     """flock on `.lock`: the system gives it back when the process ends, however it ends."""
 
+    name = ".lock"
     _file: IO[str] | None = None
 
     def acquire(self) -> str | None:
-        file = (self.folder / ".lock").open("w")
+        file = self.path.open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             return "another process"
-        except OSError:
+        except OSError as error:
             file.close()
+            error.filename = str(self.path)
             raise
         self._file = file
         return None
@@ -86,9 +95,10 @@ class Lease(Lock):
     of files, by the clock of the store: clocks of hosts may differ.
     """
 
+    name = ".lease"
+
     def __init__(self, folder: pathlib.Path):
         super().__init__(folder)
-        self._path = folder / ".lease"
         self._own = {
             "host": socket.gethostname(),
             "boot": boot_id(),
@@ -105,7 +115,7 @@ class Lease(Lock):
             if self._create():
                 self._thread.start()
                 return None
-            if (found := _read(self._path)) is None:
+            if (found := _read(self.path)) is None:
                 continue
             owner, changed = found
             if not self._is_over(owner, changed):
@@ -118,7 +128,7 @@ class Lease(Lock):
         if self._thread.is_alive():
             self._thread.join()
         if self._is_own():
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
         if time.time() - self._renewed > EXPIRY_SECONDS / 2:
@@ -131,14 +141,14 @@ class Lease(Lock):
 
     def _create(self) -> bool:
         try:
-            number = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            number = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
         try:
             with os.fdopen(number, "w") as file:
                 json.dump(self._own, file)
         except OSError:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             raise
         return True
 
@@ -152,11 +162,11 @@ class Lease(Lock):
                 time.sleep(1)  # one who looks whether it is over may put it back just now
             self._lost = not self._is_own()
             if not self._lost:
-                os.utime(self._path)
+                os.utime(self.path)
                 self._renewed = time.time()
 
     def _is_own(self) -> bool:
-        found = _read(self._path)
+        found = _read(self.path)
         return found is not None and found[0].get("token") == self._own["token"]
 
     def _is_over(self, owner: dict, changed: float) -> bool:
@@ -178,13 +188,13 @@ class Lease(Lock):
         """Remove a lease that is over; another's that has come meanwhile is put back."""
         aside = self.folder / f".lease.{self._own['token']}"
         try:
-            self._path.rename(aside)
+            self.path.rename(aside)
         except FileNotFoundError:
             return
         found = _read(aside)
         if found is not None and found[0] != owner:
             with contextlib.suppress(OSError):
-                os.link(aside, self._path)
+                os.link(aside, self.path)
         aside.unlink()
 
 
@@ -231,8 +241,8 @@ def _acquire(lock: Lock, stack: contextlib.ExitStack) -> None:
     owner = lock.acquire()
     if owner is not None:
         raise ValueError(
-            f"another process works in {lock.folder} ({owner}); wait for it, or use another "
-            "--workdir"
+            f"another process works in {lock.folder}: {owner} holds {lock.path}; wait for it, or "
+            "use another --workdir"
         )
     stack.callback(lock.release)
 

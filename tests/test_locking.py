@@ -70,6 +70,31 @@ def test_a_store_without_flock_is_locked_by_a_lease(tmp_path, monkeypatch, numbe
         pass
 
 
+def test_where_no_file_can_be_locked_or_made_the_file_is_named(tmp_path, monkeypatch):
+    def broken(file, operation):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", broken)
+        with pytest.raises(OSError, match=rf"Input/output error: '{tmp_path}/\.lock'"):
+            locked(tmp_path).__enter__()
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(OSError, match=rf"Is a directory: '{tmp_path}/\.lock'"):
+        locked(tmp_path).__enter__()
+
+
+def test_who_is_refused_hears_of_the_file(tmp_path, kind):
+    file = {"flock": ".lock", "lease": ".lease"}[kind]
+    lock = {"flock": FileLock, "lease": Lease}[kind](tmp_path)
+    assert lock.acquire() is None
+    with pytest.raises(ValueError, match=rf"process.* holds {tmp_path}/\{file}; wait for it"):
+        locked(tmp_path).__enter__()
+    lock.release()
+    with locked(tmp_path):
+        pass
+
+
 def test_a_disk_of_this_machine_needs_no_lease(tmp_path):
     if file_system(tmp_path) not in locking._LOCAL:
         pytest.skip(f"temporary files are on {file_system(tmp_path)!r}")

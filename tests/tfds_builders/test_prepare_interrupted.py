@@ -213,8 +213,15 @@ def test_ctrl_c_in_jaxs_callback_of_the_garbage_collector(loop, outcome):
     assert done.stdout.split() == [outcome]
 
 
-def test_two_at_once(long_raw, raw, data):
-    """Each works in a place of its own; what is there first stays."""
+@pytest.mark.parametrize("host", ["this", "another"])
+def test_two_at_once(long_raw, raw, data, host, monkeypatch):
+    """Each works in a place of its own; what is there first stays.
+
+    Of a process on another host nobody here can tell whether it still runs.
+    """
+    if host == "another":
+        monkeypatch.setattr(prepare_module, "_system", lambda: "0123456789ab")
+        monkeypatch.setattr(prepare_module, "is_alive", lambda pid: False)
     first = start(long_raw, data)
     wait_for_records(data)
     first.send_signal(signal.SIGSTOP)
