@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from aima_jax.attributes import AttributeSchema
 from aima_jax.files import checksums, compare, read_sealed_json, write_sealed_json
 
 MANIFEST = "manifest.json"
@@ -133,7 +134,7 @@ def labels_file(split: str) -> str:
 def prepared_folder(config: ConfigDict) -> pathlib.Path:
     """Return the prepared folder of `config.dataset`, prepared by the first host if need be.
 
-    Nothing else in `aima_jax` imports a builder.
+    Nothing else in `aima_jax` imports builders than this and `common_meanings`.
 
     Raises:
         FileNotFoundError: neither prepared nor raw files are there.
@@ -156,3 +157,21 @@ def prepared_folder(config: ConfigDict) -> pathlib.Path:
             f"{jax.process_index()}; all hosts need the same shared folder, or each its own copy"
         )
     return folder
+
+
+def common_meanings(
+    schema: AttributeSchema,
+) -> dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]]:
+    """Return what the bits of a schema mean in the builders' common vocabulary.
+
+    Raises:
+        ValueError: there is no table for the schema.
+    """
+    from tfds_builders.upar.mapping import MEANINGS, SCHEMAS
+
+    if schema.name not in MEANINGS or schema.names != SCHEMAS[schema.name].names:
+        raise ValueError(
+            f"no table says what the attributes of {schema.name!r} mean elsewhere; there are "
+            f"tables for {', '.join(MEANINGS)} (tfds_builders/upar/mapping.py)"
+        )
+    return MEANINGS[schema.name]

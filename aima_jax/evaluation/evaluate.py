@@ -1,5 +1,6 @@
 """From a checkpoint to results.json: encode, rank by each protocol, report."""
 
+import functools
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,12 +9,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from aima_jax.checkpoint import FOLDER, Restored, Selected, load_model, select
 from aima_jax.data import Split, categories, open_dataset, prepared_folder
+from aima_jax.data.prepared import common_meanings
 from aima_jax.distributed import from_first_host
+from aima_jax.evaluation.cross import evaluate_cross
 from aima_jax.evaluation.encoder import Encoder
 from aima_jax.evaluation.metrics import METRICS, random_ranking
 from aima_jax.evaluation.partial import PartialQueries
@@ -41,15 +45,17 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
 
     The model, its schema, prompt template and training categories come from the checkpoint; the
     dataset, the protocols and the places from the config. Results of another dataset than the
-    model was trained on have files of their own, `results-<dataset>.json` and so on.
+    model was trained on have files of their own, `results-<dataset>.json` and so on. On a dataset
+    with other attributes, what both know is asked (see `evaluate_cross`), whatever the protocols.
 
     Returns:
         What `results.json` in the workdir holds then: see docs/architecture.md.
 
     Raises:
         FileNotFoundError: there is no sound checkpoint, or no such dataset.
-        ValueError: a field of the config is wrong, another process works in the workdir, the
-            dataset's attributes are not the model's, or no query has a relevant image.
+        ValueError: a field of the config is wrong, another process works in the workdir, nothing
+            says what the dataset's attributes mean in the model's, or no query has a relevant
+            image.
     """
     check_config(config)
     workdir = user_path(workdir).resolve()
@@ -68,7 +74,15 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     step = from_first_host(choose)
     restored = load_model(workdir / FOLDER / str(step), mesh=mesh)
     split = open_dataset(prepared_folder(config)).split("test")
-    _check_dataset(restored, split, config.dataset)
+    _warn_of_training_pictures(restored, split)
+    if split.schema != restored.schema:
+        results = {**_names(config, split, restored), "step": step}
+        results["checkpoint"] = _reasons(chosen[0], restored) if chosen else {}
+        results |= _evaluate_cross(config, restored, split, mesh)
+        if jax.process_index() == 0:
+            record_start(workdir, evaluated_step=step, dataset=_dataset(split))
+            write_json(_named(workdir / RESULTS, _suffix(split, restored)), results)
+        return results
     queries, category = categories(split.attributes)
     table = build_text_table(queries, restored.template)
     params, model = flatten(restored.model), restored.model
@@ -103,8 +117,7 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         if name in config.protocols
     }
     results = {
-        "dataset": config.dataset,
-        "split": "test",
+        **_names(config, split, restored),
         "step": step,
         "checkpoint": _reasons(chosen[0], restored) if chosen else {},
         "posterior": {"temperature": bank.temperature, "categories": len(bank.attributes)},
@@ -113,10 +126,8 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         "random": random_ranking(np.bincount(category), len(split)),
     }
     if jax.process_index() == 0:
-        dataset = {"name": split.dataset, "checksum": split.checksum}
-        record_start(workdir, evaluated_step=step, dataset=dataset)
-        own = split.dataset == restored.dataset["name"]
-        name = "" if own else f"-{split.dataset.replace('/', '-')}"
+        record_start(workdir, evaluated_step=step, dataset=_dataset(split))
+        name = _suffix(split, restored)
         similarity, ranking = top_k(sentences, gallery, _SAVED_RANKS)
         if config.save_rankings:
             path = _named(workdir / RANKINGS, name)
@@ -133,14 +144,55 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     return results
 
 
-def _check_dataset(restored: Restored, split: Split, dataset: str) -> None:
-    """Refuse a dataset with other attributes; warn of one that may hold training pictures."""
-    if split.schema != restored.schema:
-        raise ValueError(
-            f"the checkpoint {restored.path} knows the attributes of {restored.schema.name!r}, "
-            f"the dataset {dataset!r} has those of {split.schema.name!r}"
-        )
-    trained = restored.dataset["name"]
+def _evaluate_cross(
+    config: ConfigDict, restored: Restored, split: Split, mesh: Mesh
+) -> dict[str, Any]:
+    """The results on a dataset with other attributes, from what both know."""
+    own, others = (common_meanings(one.schema) for one in (restored, split))
+    params = flatten(restored.model)
+    encoder = Encoder(
+        restored.model, mesh, config.eval_batch_size, deterministic=config.deterministic
+    )
+    encode = functools.partial(encoder.texts, params)
+    size = tuple(restored.config["image_size"])
+    images = encoder.split(params, split, size, threads=config.data.threads)
+    bank = load_bank(restored, encode, temperature=config.posterior_temperature)
+    found = evaluate_cross(
+        restored.template,
+        encode,
+        bank,
+        images,
+        split.attributes,
+        split.schema,
+        own=own,
+        others=others,
+    )
+    return {
+        "posterior": {"temperature": bank.temperature, "categories": len(bank.attributes)},
+        "protocols": {"shared": found},
+        "random": found["random"],
+    }
+
+
+def _names(config: ConfigDict, split: Split, restored: Restored) -> dict[str, str]:
+    """What is evaluated on, and what was trained on."""
+    trained = restored.dataset.get("name", "")
+    return {"dataset": config.dataset, "trained_on": trained, "split": split.split}
+
+
+def _dataset(split: Split) -> dict[str, str]:
+    return {"name": split.dataset, "checksum": split.checksum}
+
+
+def _suffix(split: Split, restored: Restored) -> str:
+    """What results of another dataset than that of training have in their names."""
+    own = split.dataset == restored.dataset.get("name")
+    return "" if own else f"-{split.dataset.replace('/', '-')}"
+
+
+def _warn_of_training_pictures(restored: Restored, split: Split) -> None:
+    """Warn of a dataset that may hold training pictures."""
+    trained = restored.dataset.get("name", "")
     if split.dataset != trained and split.dataset.split("/")[0] == trained.split("/")[0]:
         _log.warning(
             "the test split of %s may hold pictures that the model was trained on: those of %s",
@@ -181,6 +233,10 @@ def results_table(results: Mapping[str, Any]) -> str:
         for part in ("seen", "unseen", "posterior"):
             if protocols[name].get(part):
                 lines.append(line(f"  {part}", protocols[name][part], columns))
+    if shared := protocols.get("shared"):
+        lines[0] += f"; trained on {results['trained_on']}, {len(shared['attributes'])} shared bits"
+        for name in ("posterior", "cosine"):
+            lines.append(line(f"by {name}", shared[name] | {"queries": shared["queries"]}))
     lines.append(line("random ranking", results["random"], columns))
     if "partial" in protocols:
         columns = ("R1", "P10", "mAP")

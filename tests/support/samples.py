@@ -55,6 +55,7 @@ def metadata(model, **changes):
             "image_size": SIZE,
             "mesh": {"min_shard_elements": 2**16},
             "posterior_temperature": 0.05,
+            "selection": "validation",
             **changes,
         },
     )

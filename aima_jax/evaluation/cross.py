@@ -1,0 +1,156 @@
+"""A model asked about another dataset's people, with what both schemas can say. [ours]
+
+A table says what the bits of a schema mean in a common vocabulary: of each bit of that the schema's
+bits of which one says that it holds, and those of which one says that it does not, None for
+"whenever none of the former holds". Where both are said, or neither, nothing is known.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int8, UInt8
+
+from aima_jax.attributes import AttributeSchema, Description
+from aima_jax.evaluation.metrics import METRICS, irrelevant_above, query_metrics, random_ranking
+from aima_jax.evaluation.posterior import Bank, EncodeTexts
+from aima_jax.evaluation.similarity import Gallery
+from aima_jax.text import PromptTemplate
+
+Meaning = tuple[Sequence[str], Sequence[str] | None]
+Meanings = Mapping[str, Meaning]
+
+Said = Int8[np.ndarray, "rows shared"]
+
+
+def evaluate_cross(
+    template: PromptTemplate,
+    encode: EncodeTexts,
+    bank: Bank,
+    images: Float[np.ndarray, "gallery dim"],
+    attributes: UInt8[np.ndarray, "gallery attributes"],
+    schema: AttributeSchema,
+    *,
+    own: Meanings,
+    others: Meanings,
+) -> dict[str, Any]:
+    """Ask for every distinct description that a dataset's labels give in the shared bits.
+
+    An image is relevant if its labels say the same in them; one that says less or more without
+    contradiction may or may not be right, and is taken out of the query's gallery.
+
+    Args:
+        template: of the model, with its schema and wording.
+        encode: returns the features of sentences, L2-normalised as are the gallery's.
+        bank: of the model.
+        images, attributes, schema: of the other dataset's gallery.
+        own, others: what the bits of the model's and of the dataset's schema mean.
+
+    Returns:
+        "attributes" (the shared bits), "queries", "without_category" (queries with which no
+        category of the bank agrees, asked by their own sentence), and by "posterior" over the bank
+        and by "cosine" of the partial sentence R1, R5, R10, mAP and mINP; and "random".
+
+    Raises:
+        ValueError: nothing is shared.
+    """
+    shared = [bit for bit in own if bit in others]
+    if not shared:
+        raise ValueError(f"{template.schema.name!r} and {schema.name!r} share no attribute")
+    gallery_said = translate(attributes, schema, others, shared)
+    queries = np.unique(gallery_said, axis=0)
+    queries = queries[(queries != 0).any(axis=1)]
+    known = translate(bank.attributes, template.schema, own, shared)
+    agreeing = ~_contradictions(known, queries)
+    texts = [template.render(describe(one, template, own, shared)).text for one in queries]
+    distinct, place = np.unique(texts, return_inverse=True)
+    sentences = encode(distinct.tolist())[place.ravel()]
+    lost = np.flatnonzero(~agreeing.any(axis=0)).tolist()
+
+    above: dict[str, list] = {"posterior": [], "cosine": []}
+    chance = []
+    for group, cosines in Gallery(images).similarities(sentences):
+        joining = {
+            row - group.start: sentences[row : row + 1]
+            for row in lost
+            if group.start <= row < group.stop
+        }
+        scores = bank.log_probabilities(agreeing[:, group], images, joining)
+        unclear = ~_contradictions(gallery_said, queries[group]).T
+        for query, score, cosine, row in zip(queries[group], scores, cosines, unclear, strict=True):
+            same = (gallery_said == query).all(axis=1)
+            kept = same | ~row
+            relevant = np.flatnonzero(same[kept])
+            chance.append(random_ranking(np.array([len(relevant)]), int(kept.sum())))
+            for name, values in (("posterior", score), ("cosine", cosine)):
+                above[name].append(irrelevant_above(values[kept], relevant)[1])
+    metrics = {name: query_metrics(counts) for name, counts in above.items()}
+    return {
+        "attributes": shared,
+        "queries": len(queries),
+        "without_category": len(lost),
+        **{
+            name: {metric: float(values[metric].mean()) for metric in METRICS}
+            for name, values in metrics.items()
+        },
+        "random": {name: float(np.mean([one[name] for one in chance])) for name in ("R1", "mAP")},
+    }
+
+
+def translate(
+    attributes: UInt8[np.ndarray, "rows attributes"],
+    schema: AttributeSchema,
+    meanings: Meanings,
+    shared: Sequence[str],
+) -> Said:
+    """Return what bits of a schema say of shared ones: 1 it holds, -1 it does not, 0 nothing."""
+    place = {name: number for number, name in enumerate(schema.names)}
+    said = np.zeros((len(attributes), len(shared)), np.int8)
+    for column, bit in enumerate(shared):
+        yes, no = meanings[bit]
+        holds = attributes[:, [place[name] for name in yes]].any(axis=1)
+        lacks = ~holds if no is None else attributes[:, [place[name] for name in no]].any(axis=1)
+        said[:, column] = holds.astype(np.int8) - lacks
+    return said
+
+
+def describe(
+    said: Int8[np.ndarray, "shared"],
+    template: PromptTemplate,
+    meanings: Meanings,
+    shared: Sequence[str],
+) -> Description:
+    """Return what statements about shared bits say in a model's own schema, where it holds.
+
+    A statement of which several bits can be the reason names one where the other statements rule
+    out the rest: trousers or shorts that are short are shorts. What does not hold is said where
+    every sentence says it, as "a man" is.
+    """
+    lacking, reasons = set(), []
+    for bit, value in zip(shared, said.tolist(), strict=True):
+        yes, no = (set(names or ()) for names in meanings[bit])
+        if value:
+            reasons.append(yes if value > 0 else no)
+            lacking |= no if value > 0 else yes
+    left = [reason - lacking for reason in reasons]
+    holding = {bit for reason in left if len(reason) == 1 for bit in reason}
+    description: Description = {}
+    for group in template.schema.groups:
+        values = [bit.partition("=")[2] for bit in group.bits if bit in holding]
+        if group.kind == "independent" and values:
+            description[group.name] = tuple(values)
+        elif group.kind == "flag" and values:
+            description[group.name] = True
+        elif group.kind == "exclusive" and len(values) == 1:
+            description[group.name] = values[0]
+        elif lacking.issuperset(group.bits) and (
+            f"{group.name}={group.absent}" in template.wording.words
+        ):
+            description[group.name] = group.absent
+    return description
+
+
+def _contradictions(a: Said, b: Said) -> Bool[np.ndarray, "a b"]:
+    """Whether the one says of some bit that it holds, and the other that it does not."""
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    return np.abs(a) @ np.abs(b).T > a @ b.T
