@@ -13,8 +13,12 @@ python_of() {  # the interpreter of a version, from PATH or from pyenv
     done
 }
 
-environment() {  # makes $folder/NAME with a Python, and puts it first on PATH; 1 where there is none
+environment() {  # puts $folder/NAME first on PATH, made with a Python; 1 where there is none
     local python
+    if [ -d "$folder/$1" ]; then
+        source "$folder/$1/bin/activate"
+        return
+    fi
     python=$(python_of "$2")
     if [ -z "$python" ]; then
         echo "no Python $2 on this machine: $1 is not run"

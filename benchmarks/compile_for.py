@@ -63,7 +63,7 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
 
-def devices_of(name: str) -> list[jax.Device]:
+def devices_of(name: str) -> list[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]  (jax's)
     """The devices of a topology as "v5e:2x2", or of one host with GPUs as "H100:8".
 
     Raises:
@@ -159,6 +159,7 @@ def main() -> None:
         print(f"does not fit: {str(error).splitlines()[0]}")
         return
     memory = compiled.memory_analysis()
+    assert memory is not None
     state, temporary = (
         size / 2**30 for size in (memory.argument_size_in_bytes, memory.temp_size_in_bytes)
     )

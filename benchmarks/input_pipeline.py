@@ -22,7 +22,8 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.io
@@ -142,7 +143,8 @@ def show_costs(folder: pathlib.Path, split: Split, count: int = 300) -> None:
 
     pictures = [decode(data) for data in stored]
     skipped = {"image": tfds.decode.SkipDecoding()}
-    source = tfds.builder_from_directory(folder).as_data_source("train", decoders=skipped)
+    builder: Any = tfds.builder_from_directory(folder)
+    source = builder.as_data_source("train", decoders=skipped)
     for name, task, items in (
         ("TFDS reads and decodes its record", source.__getitem__, indices),
         ("we read its record", split.bytes, indices),
@@ -150,13 +152,18 @@ def show_costs(folder: pathlib.Path, split: Split, count: int = 300) -> None:
         ("Pillow resizes", lambda picture: resize(picture, IMAGE_SIZE), pictures),
         ("read_pixels, in all", lambda data: read_pixels(data, IMAGE_SIZE), stored),
     ):
-        times = []
-        for _ in range(5):
-            start = time.thread_time()
-            for item in items:
-                task(item)
-            times.append((time.thread_time() - start) / len(items))
-        print(f"{name:<34}{1e6 * min(times):>7.0f} µs of CPU a picture")
+        print(f"{name:<34}{1e6 * cost(task, items):>7.0f} µs of CPU a picture")
+
+
+def cost(task: Callable[[Any], object], items: Sequence[Any]) -> float:
+    """Seconds of CPU that a task takes of this thread for an item, in the best of five rounds."""
+    times = []
+    for _ in range(5):
+        start = time.thread_time()
+        for item in items:
+            task(item)
+        times.append((time.thread_time() - start) / len(items))
+    return min(times)
 
 
 def waiting_share(workdir: pathlib.Path) -> float:
@@ -169,7 +176,7 @@ def waiting_share(workdir: pathlib.Path) -> float:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--images", type=int, default=2000, help="pictures of the set")
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each contender")
     parser.add_argument("--workdir", type=pathlib.Path, help="also: how long this run waited")
@@ -182,7 +189,7 @@ def main() -> None:
         folder = prepare("pa100k", manual_dir=raw, data_dir=pathlib.Path(temporary, "data"))
         split = open_dataset(folder).split("train")
         show_costs(folder, split)
-        contenders = {
+        contenders: dict[str, Callable[[], Iterable[np.ndarray]]] = {
             f"ours, {n} threads": functools.partial(ours, split, threads=n)
             for n in sorted({1, 2, cores})
         }

@@ -65,7 +65,7 @@ def measure(name: str, batch: int, chunk_size: int | None, calls: int) -> dict[s
     arguments = jax.device_put(draw(batch))
     loss = partial(compute, name=name, chunk_size=chunk_size)
     run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*arguments).compile()
-    times = []
+    times, value = [], float("nan")
     for _ in range(calls):
         start, start_cpu = time.perf_counter(), time.process_time()
         value, _ = jax.block_until_ready(run(*arguments))

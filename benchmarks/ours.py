@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from aima_jax.convert.layouts import HUGGING_FACE, Row, entries_of, irra
 from aima_jax.evaluation.encoder import Encoder
-from aima_jax.models import AIMA, AIMAConfig, CLIPConfig
+from aima_jax.models import AIMA, AIMAConfig, CLIPConfig, ViTConfig
 from aima_jax.models.config import OPENAI_MEAN, OPENAI_STD
 from aima_jax.models.layers import normalize
 from aima_jax.parameters import Parameters, flatten, statistic_names
@@ -83,11 +83,13 @@ def training_step(
     jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
     compiled = jitted.lower(state, rows, table).compile()
     names = list(Objective.from_config(market1501.get_config()).weights)
+    memory = compiled.memory_analysis()
+    assert memory is not None
     answer = {
         "device": jax.devices()[0].device_kind,
         "compiling": time.perf_counter() - start,
-        "XLA FLOPs": compiled.cost_analysis()["flops"],
-        "temporary": compiled.memory_analysis().temp_size_in_bytes,
+        "XLA FLOPs": (compiled.cost_analysis() or {})["flops"],
+        "temporary": memory.temp_size_in_bytes,
         "FLOPs": count_flops(config, batch, table.tokens.shape[-1]),
     }
 
@@ -96,7 +98,7 @@ def training_step(
     def take_steps() -> Answer:
         nonlocal state, taken
         count = 1 if taken < CHECKED_STEPS else steps
-        start = time.perf_counter()
+        start, metrics = time.perf_counter(), {}
         for _ in range(count):
             state, metrics = compiled(state, rows, table)
         metrics = jax.device_get(metrics)
@@ -199,6 +201,7 @@ def count_flops(config: AIMAConfig, batch: int, tokens: int) -> float:
     need no gradient. What is computed again (remat, micro-batches) does not count.
     """
     clip, dim, depth = config.clip, config.clip.dim, config.fusion_depth
+    assert isinstance(clip.vision, ViTConfig)
     positions = market1501.get_config().mask_capacity
     rows, columns = clip.vision.grid(clip.image_size)
     seen = 1 + rows * columns
@@ -269,5 +272,5 @@ def encoding(batch: int, dtype: str) -> Callable[[], Answer]:
 def write_encoding(batch: int, folder: pathlib.Path) -> None:
     """Write our weights for the peer, and the pictures as it takes them."""
     write_model(folder)
-    images = normalize(draw_batch(batch)["image"], OPENAI_MEAN, OPENAI_STD)
+    images = normalize(jnp.asarray(draw_batch(batch)["image"]), OPENAI_MEAN, OPENAI_STD)
     np.savez(folder / "pictures.npz", images=np.asarray(images))

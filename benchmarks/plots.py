@@ -10,11 +10,14 @@
 import argparse
 import json
 import pathlib
+from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
 
-def draw(path: pathlib.Path, label: str, series: dict[str, dict[float, dict[str, float]]]) -> None:
+def draw(
+    path: pathlib.Path, label: str, series: Mapping[str, Mapping[int, dict[str, float]]]
+) -> None:
     """Two charts side by side, seconds and gigabytes against the numbers in each series."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     for axes, key, unit in zip(figure.subplots(1, 2), ("seconds", "GB"), ("s", "GB"), strict=True):

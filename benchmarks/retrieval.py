@@ -25,6 +25,7 @@ import pathlib
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -96,7 +97,7 @@ def labels_of(gallery: int, queries: int) -> GalleryLabels:
     )
 
 
-def sorted_metrics(queries, gallery, category, removed: Mapping[str, object]):
+def sorted_metrics(queries, gallery, category, removed: Mapping[str, Any]):
     """R1, R5, R10, mAP and mINP by each protocol from one full sort, in PyTorch."""
     import torch
 
@@ -144,7 +145,7 @@ def benchmark_metrics(rounds: int) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         arrays = (torch.from_numpy(x).to(device) for x in (queries, gallery, labels.category))
         out = {name: torch.from_numpy(mask).to(device) for name, mask in removed.items()}
-        results["peer"] = sorted_metrics(*arrays, out)
+        results["peer"] = sorted_metrics(*arrays, removed=out)
 
     print(f"\nmetrics: {len(queries)} × {images} × {DIM}, protocols {', '.join(removed)}")
     compare({"ours": ours, "full sort, PyTorch": full_sort}, rounds)
@@ -158,7 +159,7 @@ def benchmark_metrics(rounds: int) -> None:
 
 
 def benchmark_search(rounds: int, images: int, threads: int) -> None:
-    import faiss
+    import faiss  # pyright: ignore[reportMissingImports]  (of this comparison alone)
 
     faiss.omp_set_num_threads(threads)
     features = normalised(images, 4)

@@ -54,8 +54,8 @@ FIRST = 2  # steps that show the losses, and warm up
 def compare(batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Take steps in turn; return the numbers of each contender."""
     with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if not args.alone:
-            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
             do_once("ours:write_training", batch=batch, length=args.length, folder=folder)
         ours = Contender(
             "ours:training_step",

@@ -95,7 +95,9 @@ def compiled(topology: str, without: str, batch: int) -> Callable[[], Answer]:
         compile_for.parse([topology, f"--batch={batch}"]),
         compile_for.make_mesh(devices=compile_for.devices_of(topology)),
     )
-    numbers = {"temporary GB": program.memory_analysis().temp_size_in_bytes / 1e9}
+    memory = program.memory_analysis()
+    assert memory is not None
+    numbers = {"temporary GB": memory.temp_size_in_bytes / 1e9}
     return lambda: numbers
 
 
@@ -120,7 +122,7 @@ def main() -> None:
             found = count(args.topology, name, args.batch)
         else:
             found = measure(name, args.batch, args.rounds)
-        print(f"{name}: {tricks[name]}")
+        print(f"{name}: {TRICKS[platform][name]}")
         for unit, value in found["with"].items():
             plain = found["without"][unit]
             ratio = f"{value / plain:.2f} ×" if plain else ""

@@ -254,7 +254,7 @@ def _draw_co_occurrence(axes: "Axes", report: Report, order: list[int]) -> None:
 
 
 def _draw_iou(axes: "Axes", report: Report) -> None:
-    axes.hist(report.iou, bins=np.linspace(0, 1, 51), color=_COLORS["train"])
+    axes.hist(report.iou, bins=np.linspace(0, 1, 51).tolist(), color=_COLORS["train"])
     if report.iou.size:
         mean = report.iou.mean()
         axes.axvline(mean, color=_COLORS["test"], label=f"mean {mean:.2f}")

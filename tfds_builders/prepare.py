@@ -176,7 +176,7 @@ def _builder(dataset: str) -> tuple[type["PersonSearchBuilder"], str]:
     if name not in DATASETS:
         raise ValueError(f"dataset {dataset!r} is unknown; expected one of {', '.join(DATASETS)}")
     importlib.import_module(f"tfds_builders.{name}.builder")
-    builder = tfds.builder_cls(name)
+    builder: Any = tfds.builder_cls(name)
     return builder, builder.config_name(config)
 
 

@@ -116,7 +116,7 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return {}
 
     @abc.abstractmethod
-    def splits(self, manual_dir: pathlib.Path | None) -> Mapping[str, SplitRecords]:
+    def splits(self, manual_dir: pathlib.Path) -> Mapping[str, SplitRecords]:
         """Return the splits by name, in order.
 
         Args:
@@ -148,7 +148,7 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         manual_dir = None
         if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
             manual_dir = pathlib.Path(dl_manager.manual_dir)
-        splits = self.splits(manual_dir)
+        splits = self.splits(manual_dir)  # pyright: ignore[reportArgumentType]  (see its docstring)
         return {name: _shards(name, split) for name, split in splits.items() if split.count}
 
 

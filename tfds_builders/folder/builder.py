@@ -77,17 +77,24 @@ class Folder(PersonSearchBuilder):
     @property
     def schema(self) -> AttributeSchema:
         """As the schema's file says."""
-        return self.builder_config.content.schema
+        return self._content.schema
 
     @property
     def wording(self) -> Wording:
         """As the schema's file says, or made from its names."""
-        return self.builder_config.content.wording
+        return self._content.wording
 
     @property
     def traits(self) -> Traits:
         """As the schema's file says."""
-        return self.builder_config.content.traits
+        assert self._content.traits is not None
+        return self._content.traits
+
+    @property
+    def _content(self) -> Content:
+        content = self.builder_config.content
+        assert content is not None
+        return content
 
     @property
     def sources(self) -> dict[str, str]:

@@ -34,7 +34,8 @@ def write_example(folder: pathlib.Path) -> None:
             (folder / name).write_bytes(split.render(index))
             told = SCHEMA.decode(shown.attributes)
             values = [
-                int(told[one]) if told[one] in (True, False) else told[one] for one in _GROUPS
+                int(value) if isinstance(value, bool) else value
+                for value in (told[one] for one in _GROUPS)
             ]
             table.writerow([name, shown.identity, shown.camera, *values])
     plain = [

@@ -168,7 +168,7 @@ def _wording(schema: AttributeSchema, given: Any) -> Wording:
 
 def _traits(given: Any) -> Traits:
     kinds = {"cameras": bool, "query_folder": str | None, "identities": bool}
-    known = dict.fromkeys(kinds) | dict(given)
+    known: dict[str, Any] = dict.fromkeys(kinds) | dict(given)
     if known.keys() != kinds.keys() or not all(
         isinstance(known[name], kind) for name, kind in kinds.items()
     ):

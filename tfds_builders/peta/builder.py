@@ -82,6 +82,7 @@ class Peta(PersonSearchBuilder):
     name = "peta"
     wording = WORDING
     traits = Traits(cameras=False, query_folder=None, identities=True)
+    builder_config: PetaConfig
     BUILDER_CONFIGS = _configs()
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Unpack {_NAME} so that manual_dir holds {_IMAGES}/ with 00001.png to 19000.png, or "
@@ -90,8 +91,8 @@ class Peta(PersonSearchBuilder):
     )
 
     @property
-    def schema(self) -> AttributeSchema:
-        """The 105 attributes of the label file, or its usual 35."""
+    def schema(self) -> AttributeSchema:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The 105 attributes of the label file, or its usual 35: as configured."""
         return self.builder_config.schema
 
     def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:

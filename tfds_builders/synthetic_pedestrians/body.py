@@ -6,6 +6,8 @@ Lengths are in units of the height of a person who stands upright, the ground is
 import cmath
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -249,7 +251,7 @@ def _from_the_side(build: Build, pose: Pose, *, old: bool, carrying: bool) -> Sk
     strides = [_stride(build, pose, step) for step in (-stride, stride)]
     # The lower foot is on the ground.
     hip = complex(0, 0.05 - min(to_ankle.imag for _, to_ankle in strides))
-    legs = tuple(Limb(hip, hip + to_knee, hip + to_ankle) for to_knee, to_ankle in strides)
+    left, right = (Limb(hip, hip + to_knee, hip + to_ankle) for to_knee, to_ankle in strides)
     neck = hip + (build.neck_y - build.hip_y) * _up(facing * lean)
     shoulder = neck + 0.045 * _down(facing * -20)
     arms = []
@@ -262,7 +264,7 @@ def _from_the_side(build: Build, pose: Pose, *, old: bool, carrying: bool) -> Sk
         arms.append(Limb(shoulder, elbow, hand))
     forward = 0.042 if old else 0.012
     head = neck + complex(facing * forward, 0.98 * build.head.imag + 0.018 - 0.3 * forward)
-    return Skeleton(build, facing, head, neck, (hip + neck) / 2, hip, tuple(arms), legs)
+    return Skeleton(build, facing, head, neck, (hip + neck) / 2, hip, tuple(arms), (left, right))
 
 
 def _stride(build: Build, pose: Pose, step: float) -> tuple[complex, complex]:
@@ -289,7 +291,7 @@ class Drawing(Painter):
 
     canvas: Canvas
     frame: Frame
-    description: Description
+    description: Mapping[str, Any]  # of every group
     look: Look
     pose: Pose
     body: Skeleton

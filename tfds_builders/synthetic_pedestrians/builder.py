@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -42,7 +43,8 @@ class SyntheticPedestrians(PersonSearchBuilder):
 
     def splits(self, manual_dir: pathlib.Path | None) -> dict[str, SplitRecords]:
         """Return train, val and test; pictures are rendered while they are read."""
-        size = Size.parse(self.builder_config.name)
+        config: Any = self.builder_config
+        size = Size.parse(config.name)
         return {
             name: SplitRecords(split.pictures, _records(size, split))
             for name, split in plan(size).items()

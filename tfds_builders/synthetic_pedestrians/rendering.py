@@ -153,7 +153,7 @@ class _Place(Painter):
     horizon: float
 
     @property
-    def frame(self) -> Frame:
+    def frame(self) -> Frame:  # pyright: ignore[reportIncompatibleVariableOverride]  (read alone)
         return Frame(complex(0, self.canvas.height), complex(self.canvas.height))
 
     @property

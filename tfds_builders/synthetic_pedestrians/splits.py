@@ -201,8 +201,10 @@ def _start(*arguments: str) -> subprocess.Popen:
 
 
 def _read(process: subprocess.Popen, split: str, index: int) -> bytes:
-    head = process.stdout.read(_LENGTH.size)
-    data = process.stdout.read(*_LENGTH.unpack(head)) if len(head) == _LENGTH.size else b""
+    output = process.stdout
+    assert output is not None
+    head = output.read(_LENGTH.size)
+    data = output.read(*_LENGTH.unpack(head)) if len(head) == _LENGTH.size else b""
     if not data:
         raise RuntimeError(f"picture {index} of {split} was not rendered: its process has ended")
     return data

@@ -90,6 +90,7 @@ class Upar(PersonSearchBuilder):
     schema = SCHEMA
     wording = WORDING
     traits = Traits(cameras=False, query_folder=None, identities=False)
+    builder_config: UparConfig
     BUILDER_CONFIGS = _configs()
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Put the challenge's annotations/ into manual_dir, with train.csv and val.csv or "
@@ -131,8 +132,10 @@ class Upar(PersonSearchBuilder):
         if (task / "queries.csv").is_file():
             _check_queries(task / "queries.csv", queries, path)
         if (task / "ids.csv").is_file():
-            _check_ids(task / "ids.csv", dict(zip(found.images, row.ravel(), strict=True)), path)
-        counts = Counter(map(_domain, found.images))
+            _check_ids(
+                task / "ids.csv", dict(zip(found.images, row.ravel().tolist(), strict=True)), path
+            )
+        counts = Counter(_domain(image) or "" for image in found.images)
         if counts != _PICTURES[split] or len(queries) != _QUERIES[split]:
             _log.warning(
                 "%s has %s; the official file has %s",
@@ -243,7 +246,9 @@ def _records(
         domain = _domain(image)
         if domain not in domains:
             continue
-        path = places[domain](_DOMAINS[domain].path.fullmatch(image)[1])
+        match = _DOMAINS[domain].path.fullmatch(image)
+        assert match is not None
+        path = places[domain](match[1])
         if not path.is_file():
             missing.append(path)
         records.append(Record(image, path, attributes))
