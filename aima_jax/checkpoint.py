@@ -243,8 +243,9 @@ def best_first(scores: Mapping[int, float]) -> list[int]:
 
 def steps(workdir: pathlib.Path) -> list[int]:
     """Steps of all checkpoints of a workdir, sound or not, in ascending order."""
-    folders = (path for path in (workdir / FOLDER).glob("*") if path.name.isdecimal())
-    return sorted(int(path.name) for path in folders if is_checkpoint(path))
+    names = (path.name for path in (workdir / FOLDER).glob("*") if is_checkpoint(path))
+    # Not "08" or "8 copy": those are folders of a person's own.
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
 def score(path: pathlib.Path) -> float:

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import io
+import os
 import sys
 
 # By subcommand: its module, which offers `add_arguments(parser)` and `run(options)` and is imported
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

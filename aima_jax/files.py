@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,8 +17,12 @@ Files = dict[str, dict[str, int | str]]
 
 _log = logging.getLogger(__name__)
 
-# Left by file managers, network stores and archives, and never a picture or a file of ours.
-_CLUTTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "@eaDir", "__MACOSX"})
+# Left by file managers, network stores, archives and notebooks, and never a picture or a file of
+# ours. In the last two are copies of pictures.
+_CLUTTER = frozenset(
+    {".DS_Store", "Thumbs.db", "desktop.ini", "@eaDir", "__MACOSX", ".AppleDouble", "$RECYCLE.BIN"}
+    | {".thumbnails", ".ipynb_checkpoints"}
+)
 _SETTLED_NANOSECONDS = 10**8  # a younger file may change again and keep its time
 
 
@@ -45,21 +50,25 @@ def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
 def is_clutter(path: str | os.PathLike[str]) -> bool:
     """Tell whether a relative path is one that a system leaves beside people's own files.
 
-    It is, or is in: `.DS_Store`, `Thumbs.db`, `desktop.ini`, `@eaDir`, `__MACOSX`, or a name that
-    begins with `._`.
+    It is, or is in, one of `_CLUTTER`, or a name that begins with `._`.
     """
     parts = pathlib.PurePath(path).parts
     return any(part in _CLUTTER or part.startswith("._") for part in parts)
 
 
 @contextlib.contextmanager
-def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_write(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathlib.Path]:
     """Yield a temporary path to write to, and move it to `path` at the end: complete or absent.
+
+    Args:
+        path: of the file.
+        shared: no lock keeps other processes from writing it at the same time: the last one counts.
 
     Raises:
         OSError: it could not be written; the message has the file's name, of a full disk as well.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    own = f".{uuid.uuid4().hex}" if shared else ""
+    temporary = path.with_name(f".{path.name}{own}.tmp")
     try:
         yield temporary
         temporary.replace(path)

@@ -60,12 +60,12 @@ def workdir(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "run")
 
 
-def value(path):
+def value(path, step=None):
     """What the only parameter of a checkpoint is full of."""
     place = {"mesh": make_mesh(), "min_shard_elements": 2**16}
     loaded = restore_state(path, jax.eval_shape(lambda: state(0)), **place)
     np.testing.assert_array_equal(loaded.params["kernel"], loaded.opt_state["mu"]["kernel"])
-    assert int(loaded.step) == int(path.name)
+    assert int(loaded.step) == (step or int(path.name))
     return float(loaded.params["kernel"][0])
 
 
@@ -149,6 +149,23 @@ def test_nothing_damaged_is_ever_deleted(workdir):
     for number, name in enumerate(("3.damaged", "3.damaged.1")):
         assert (folder / name / "_CHECKPOINT_METADATA").read_text() == f"damage {number}"
     assert clear_damaged(workdir) == []
+
+
+def test_a_checkpoint_that_has_lost_its_manifest_is_not_taken_for_a_cut_off_save(workdir):
+    (workdir / "checkpoints" / "1" / checkpoint.MANIFEST).unlink()
+    assert len(clear_damaged(workdir)) == 1
+    names = {path.name for path in (workdir / "checkpoints").iterdir()}
+    assert names == {"1.damaged", "2"}
+
+
+@pytest.mark.parametrize("name", ["02", "2 copy", "²", "2.bak"])
+def test_a_copy_under_another_name_is_a_persons_own(workdir, name):
+    """Beside the checkpoints it is neither chosen nor touched, whatever its name."""
+    own = shutil.copytree(workdir / "checkpoints" / "1", workdir / "checkpoints" / name)
+    assert checkpoint.steps(workdir) == [1, 2]
+    assert clear_damaged(workdir) == []
+    save(workdir, [0.1, 0.2, 0.3])
+    assert value(checkpoint.find_checkpoint(own), step=1) == 1
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "d/._x", "notes.txt"])

@@ -58,3 +58,23 @@ def test_an_interruption_exits_with_130(monkeypatch, capsys):
     monkeypatch.setattr("tfds_builders.prepare.run", interrupted)
     assert cli.main(["prepare", "pa100k"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_reader_that_has_enough_ends_it_without_a_word():
+    """As `aima search … | head -1`."""
+    code = """
+import sys, types
+from aima_jax import cli
+many = types.ModuleType("many")
+many.add_arguments, many.run = lambda parser: None, lambda options: print("a line\\n" * 2**16)
+sys.modules["many"] = many
+cli._COMMANDS["many"] = ("many", "prints much")
+sys.exit(cli.main(["many"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "a line\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 0

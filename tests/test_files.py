@@ -54,7 +54,11 @@ def test_what_is_not_listed_is_no_damage_and_is_told_of_once(folder, caplog):
 
 
 @pytest.mark.parametrize(
-    "name", [".DS_Store", "Thumbs.db", "desktop.ini", "._a.bin", "@eaDir/a.bin", "__MACOSX/._a"]
+    "name",
+    [
+        *(".DS_Store", "Thumbs.db", "desktop.ini", "._a.bin", "@eaDir/a.bin", "__MACOSX/._a"),
+        *(".ipynb_checkpoints/a.bin", ".thumbnails/a.bin", ".AppleDouble/a.bin"),
+    ],
 )
 def test_clutter_is_neither_listed_nor_told_of(folder, name, caplog):
     (folder / name).parent.mkdir(exist_ok=True)
@@ -113,6 +117,18 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
         temporary.write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not list(tmp_path.iterdir())
+
+
+def test_of_two_who_write_a_shared_file_at_once_each_writes_all_of_it(tmp_path):
+    path = tmp_path / "bank.npz"
+    with files.atomic_write(path, shared=True) as first:
+        first.write_text("first, half")
+        with files.atomic_write(path, shared=True) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+        first.write_text("first")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_free_name_is_one_that_nothing_has(tmp_path):

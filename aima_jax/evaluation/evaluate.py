@@ -14,7 +14,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from aima_jax.checkpoint import FOLDER, Restored, Selected, load_model, select
-from aima_jax.data import Split, categories, open_dataset, prepared_folder
+from aima_jax.data import Dataset, Split, categories, open_dataset, prepared_folder
 from aima_jax.data.prepared import common_meanings
 from aima_jax.distributed import from_first_host
 from aima_jax.evaluation.cross import evaluate_cross
@@ -73,8 +73,9 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
     step = from_first_host(choose)
     restored = load_model(workdir / FOLDER / str(step), mesh=mesh)
-    split = open_dataset(prepared_folder(config)).split("test")
-    _warn_of_training_pictures(restored, split)
+    dataset = open_dataset(prepared_folder(config))
+    split = dataset.split("test")
+    _warn_of_training_pictures(restored, dataset)
     if split.schema != restored.schema:
         results = {**_names(config, split, restored), "step": step}
         results["checkpoint"] = _reasons(chosen[0], restored) if chosen else {}
@@ -190,13 +191,24 @@ def _suffix(split: Split, restored: Restored) -> str:
     return "" if own else f"-{split.dataset.replace('/', '-')}"
 
 
-def _warn_of_training_pictures(restored: Restored, split: Split) -> None:
-    """Warn of a dataset that may hold training pictures."""
-    trained = restored.dataset.get("name", "")
-    if split.dataset != trained and split.dataset.split("/")[0] == trained.split("/")[0]:
+def _warn_of_training_pictures(restored: Restored, dataset: Dataset) -> None:
+    """Warn of a dataset whose test split may hold training pictures, by its name or its content."""
+    trained, fields = restored.dataset.get("name", ""), restored.config
+    held_out = fields.get("validation_categories") and fields.get("selection") != "test"
+    if dataset.name != trained and dataset.name.split("/")[0] == trained.split("/")[0]:
         _log.warning(
             "the test split of %s may hold pictures that the model was trained on: those of %s",
-            split.dataset,
+            dataset.name,
+            trained,
+        )
+    elif (
+        dataset.name == trained
+        and not held_out  # whose checksum is of a part of the training split
+        and dataset.contents.get("train") != restored.dataset.get("checksum")
+    ):
+        _log.warning(
+            "%s is not what it was when the model was trained on it: its test split may have "
+            "changed, or hold pictures that the model was trained on",
             trained,
         )
 

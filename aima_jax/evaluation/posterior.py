@@ -189,7 +189,7 @@ def _read_features(
 
 def _write_features(path: pathlib.Path, **content: Any) -> None:
     try:
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path, shared=True) as temporary, temporary.open("wb") as file:
             np.savez(file, **content)
     except OSError as error:  # a folder that cannot be written to
         _log.info("the training sentences' features are not kept: %s", error)

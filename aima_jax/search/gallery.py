@@ -56,7 +56,10 @@ class IndexedFolder:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz file that is complete or absent, whatever happens meanwhile."""
-        with atomic_write(pathlib.Path(path)) as temporary, temporary.open("wb") as file:
+        with (
+            atomic_write(pathlib.Path(path), shared=True) as temporary,
+            temporary.open("wb") as file,
+        ):
             np.savez(file, **vars(self))
 
 

@@ -100,6 +100,11 @@ def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
         interruption = stack.enter_context(Interruption())
         saver = stack.enter_context(contextlib.closing(Saver(run.workdir, run.metadata)))
         trace = stack.enter_context(contextlib.closing(Trace(config.profile, run.workdir)))
+        if config.profile and not run.first_step <= profiled_steps(config.profile)[0] < total:
+            progress.say(
+                f"config.profile={config.profile!r} traces nothing: this start takes the steps "
+                f"{run.first_step} to {total - 1}"
+            )
         writer = None
         if first_host:
             writer = MetricsWriter(run.workdir, first_step=run.first_step)

@@ -179,15 +179,18 @@ def restore_state(
 
 
 def clear_damaged(workdir: pathlib.Path) -> list[str]:
-    """Remove saves that were cut off, rename damaged ones to `<step>.damaged`; a line for each."""
-    notes = []
-    for step in checkpoint.steps(workdir):
+    """Rename damaged checkpoints to `<step>.damaged`, remove a save that was cut off; a line each.
+
+    Saves run one after the other: only the newest of all can be one that was cut off.
+    """
+    notes, steps = [], checkpoint.steps(workdir)
+    for step in steps:
         path = workdir / checkpoint.FOLDER / str(step)
         if not (problems := checkpoint.damage(path)):
             continue
         notes.append(f"passed over the checkpoint {path}: {'; '.join(problems[:3])}")
-        if checkpoint.is_sealed(path):
-            path.rename(free_name(path.with_name(f"{step}.damaged")))
-        else:
+        if step == steps[-1] and not checkpoint.is_sealed(path):
             shutil.rmtree(path)
+        else:
+            path.rename(free_name(path.with_name(f"{step}.damaged")))
     return notes

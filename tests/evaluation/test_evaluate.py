@@ -32,17 +32,21 @@ def test_categories(data_dir):
     return categories(split.attributes)[0]
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory, test_categories):
-    """A run that was trained on one of the test split's categories."""
-    model = make_model()
-    description = dataclasses.replace(
-        metadata(model, selection="validation"),
+def about(data_dir, test_categories, **changes):
+    """What a run says that was trained on one of the test split's categories."""
+    checksum = open_dataset(prepare(DATASET, data_dir=data_dir)).contents["train"]
+    return dataclasses.replace(
+        metadata(make_model(), validation_categories=0, **changes),
         categories=checkpoint.pack_categories(test_categories[:1]),
-        dataset={"name": DATASET, "checksum": "", "categories": 1},
+        dataset={"name": DATASET, "checksum": checksum, "categories": 1},
     )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, data_dir, test_categories):
+    description = about(data_dir, test_categories, selection="validation")
     folder = tmp_path_factory.mktemp("saved") / "run"
-    return save(folder, model, description, tuple(SCORES), tuple(SCORES.values()))
+    return save(folder, make_model(), description, tuple(SCORES), tuple(SCORES.values()))
 
 
 @pytest.fixture
@@ -90,17 +94,16 @@ def test_another_checkpoint_than_the_best_is_told_in_the_results_and_on_the_last
 
 
 def test_a_checkpoint_chosen_on_the_test_split_is_not_said_to_be_validated(
-    saved, test_categories, config, tmp_path
+    data_dir, test_categories, config, tmp_path, caplog
 ):
-    model = make_model()
-    description = dataclasses.replace(
-        metadata(model, selection="test"),
-        categories=checkpoint.pack_categories(test_categories[:1]),
-        dataset={"name": DATASET},
-    )
-    save(tmp_path / "run", model, description, (3,), (0.5,))
+    """Its dataset has changed since, which is told."""
+    description = about(data_dir, test_categories, selection="test")
+    description.dataset["checksum"] = "another"
+    save(tmp_path / "run", make_model(), description, (3,), (0.5,))
     found = evaluation.evaluate(config, tmp_path / "run")
     assert found["checkpoint"]["chosen_by"] == "best test Rank-1"
+    [told] = caplog.messages
+    assert told.startswith(f"{DATASET} is not what it was when the model was trained on it")
 
 
 def test_seen_is_what_the_checkpoint_was_trained_on(workdir, config, test_categories):

@@ -70,7 +70,11 @@ def test_a_folder_that_cannot_be_opened_is_told_of(search, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["._a.jpg", ".DS_Store", "desktop.ini", "@eaDir/a.jpg", "__MACOSX/a.jpg"]
+    "name",
+    [
+        *("._a.jpg", ".DS_Store", "desktop.ini", "@eaDir/a.jpg", "__MACOSX/a.jpg"),
+        *(".ipynb_checkpoints/a-checkpoint.jpg", ".thumbnails/a.jpg"),
+    ],
 )
 def test_what_systems_leave_is_not_a_picture(search, folder, name):
     (folder / name).parent.mkdir(exist_ok=True)
