@@ -1,15 +1,19 @@
 """What results.json says it is about: which checkpoint, which dataset, what training has seen."""
 
 import dataclasses
+import io
 import json
 import shutil
 
 import numpy as np
 import pytest
-from samples import make_model, metadata, save
+from PIL import Image
+from samples import CATEGORIES, make_model, metadata, save
 
+import aima_jax
 from aima_jax import checkpoint, evaluation
 from aima_jax.data import categories, open_dataset
+from aima_jax.evaluation import retrieval_metrics
 from configs import synthetic
 from tfds_builders.prepare import prepare
 
@@ -104,6 +108,32 @@ def test_a_checkpoint_chosen_on_the_test_split_is_not_said_to_be_validated(
     assert found["checkpoint"]["chosen_by"] == "best test Rank-1"
     [told] = caplog.messages
     assert told.startswith(f"{DATASET} is not what it was when the model was trained on it")
+
+
+def test_scores_by_posterior_are_those_of_the_formula(data_dir, test_categories, config, tmp_path):
+    """log p = v·t / T - log Σ_c exp(v·t_c / T) over the training categories, T of the config."""
+    description = about(data_dir, test_categories, selection="latest")
+    description = dataclasses.replace(description, categories=metadata(make_model()).categories)
+    config.posterior_temperature = 0.02
+    found = evaluation.evaluate(config, save(tmp_path / "run", make_model(), description))
+    assert found["posterior"] == {"temperature": 0.02, "categories": len(CATEGORIES)}
+    search = aima_jax.load(tmp_path / "run")
+    split = open_dataset(prepare(DATASET, data_dir=data_dir)).split("test")
+    pictures = [Image.open(io.BytesIO(split.bytes(index))) for index in range(len(split))]
+    images = search.encode_images(pictures).astype(np.float64)
+    texts, bank = (
+        search.encode_text([search.template.render(bits).text for bits in part])
+        for part in (test_categories, CATEGORIES)
+    )
+    exponents = texts @ images.T / 0.02
+    scores = exponents - np.log(np.exp(bank @ images.T / 0.02).sum(axis=0))
+    relevant = categories(split.attributes)[1] == np.arange(len(test_categories))[:, None]
+    standard = found["protocols"]["standard"]
+    by_posterior, by_cosine = (retrieval_metrics(x, relevant) for x in (scores, exponents))
+    assert by_posterior["mAP"] != by_cosine["mAP"]
+    for name in ("R1", "mAP"):
+        assert standard["posterior"][name] == pytest.approx(by_posterior[name], abs=1e-6)
+        assert standard[name] == pytest.approx(by_cosine[name], abs=1e-6)
 
 
 def test_seen_is_what_the_checkpoint_was_trained_on(workdir, config, test_categories):
