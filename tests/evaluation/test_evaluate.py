@@ -1,13 +1,11 @@
 """What results.json says it is about: which checkpoint, which dataset, what training has seen."""
 
 import dataclasses
-import io
 import json
 import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 from samples import CATEGORIES, make_model, metadata, save
 
 import aima_jax
@@ -119,8 +117,8 @@ def test_scores_by_posterior_are_those_of_the_formula(data_dir, test_categories,
     assert found["posterior"] == {"temperature": 0.02, "categories": len(CATEGORIES)}
     search = aima_jax.load(tmp_path / "run")
     split = open_dataset(prepare(DATASET, data_dir=data_dir)).split("test")
-    pictures = [Image.open(io.BytesIO(split.bytes(index))) for index in range(len(split))]
-    images = search.encode_images(pictures).astype(np.float64)
+    pictures = split.images(np.arange(len(split)), search.image_size)
+    images = search.encode_images(list(pictures)).astype(np.float64)
     texts, bank = (
         search.encode_text([search.template.render(bits).text for bits in part])
         for part in (test_categories, CATEGORIES)
