@@ -10,9 +10,10 @@ import numpy as np
 
 from aima_jax import cli
 from aima_jax.checkpoint import is_run, load_model
-from aima_jax.convert.export import is_aima, read_aima, save_aima
+from aima_jax.convert.export import is_aima, read_aima, restore, save_aima
 from aima_jax.convert.huggingface import save_clip, verify
 from aima_jax.convert.load import load_clip, load_irra
+from aima_jax.convert.pytorch import save_pytorch, save_submission
 from aima_jax.convert.weights import open_weights
 from aima_jax.files import user_path
 from aima_jax.models.config import Activation
@@ -76,6 +77,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         for tower in ("vision", "text"):
             help_text = f"attention heads of the {tower} tower, if no file says"
             one.add_argument(f"--{tower}_heads", type=int, help=help_text)
+    to_pytorch = command(
+        _to_pytorch,
+        "pytorch",
+        "write both towers for PyTorch: one readable file of code, one of weights",
+        "run, checkpoint, or AIMA file",
+    )
+    to_pytorch.add_argument("folder", help="where to write")
+    to_upar = command(
+        _to_upar,
+        "upar",
+        "write a submission to the UPAR Challenge 2027, task 2",
+        "run, checkpoint, or AIMA file, trained on upar",
+    )
+    to_upar.add_argument("file", help="where to write, ending in .zip")
     command(
         _verify,
         "verify",
@@ -122,6 +137,26 @@ def _to_aima(options: argparse.Namespace) -> None:
         given = _given(options)
         _, model = load_irra(options.source, image_size=size, patch_stride=stride, **given)
         save_aima(model, options.file)
+    print(f"written to {options.file}")
+
+
+def _to_pytorch(options: argparse.Namespace) -> None:
+    save_pytorch(restore(options.source), options.folder)
+    print(f"written to {options.folder}")
+
+
+def _to_upar(options: argparse.Namespace) -> None:
+    from tfds_builders.upar.schema import FILE_NAMES, SCHEMA
+
+    if not options.file.endswith(".zip"):
+        raise ValueError(f"{options.file}: expected a name that ends in .zip")
+    restored = restore(options.source)
+    if restored.schema != SCHEMA:
+        raise ValueError(
+            f"{options.source} knows the attributes of {restored.schema.name!r}; a submission "
+            "needs those of UPAR: train with configs/upar.py"
+        )
+    save_submission(restored, options.file, columns=FILE_NAMES)
     print(f"written to {options.file}")
 
 
