@@ -15,6 +15,7 @@ once: the value and the gradient are the same, the memory is linear in the batch
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,8 +23,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8, Shaped
 
 from aima_jax.attributes import attribute_iou
-from aima_jax.chunks import Operands, Scalar, mean_over_rows
-from aima_jax.targets import Said, statements, target_inputs, targets
+from aima_jax.pairs import (
+    Operands,
+    Said,
+    Scalar,
+    check_shapes,
+    kl,
+    log_p_of,
+    mean_both_ways,
+    mean_over_rows,
+    normalize_rows,
+    statements,
+    widen,
+)
 
 
 def info_nce(
@@ -46,23 +58,18 @@ def info_nce(
         ValueError: shapes disagree, there is `said` without labels, or `image_target` is neither
             "joint" nor "uniform".
     """
-    _check_shapes(image_features=(image_features, "batch dim"))
+    check_shapes(image_features=(image_features, "batch dim"))
     if labels is None:
         if said is not None:
             raise ValueError("said is given without labels; expected both, or neither")
         labels = jnp.arange(len(image_features))
-    _check_pairs(image_features, text_features, labels, said, image_target)
 
-    def row_losses(rows: Operands, everything: Operands, temperature: Scalar) -> Array:
-        image_q, text_q = targets(rows, everything, image_target=image_target)
-        image_to_text, text_to_image = _log_p_both_ways(rows, everything, temperature)
-        return -jnp.sum(image_q * image_to_text + text_q * text_to_image, axis=-1) / 2
+    def cross_entropy(log_p: Array, q: Array) -> Array:
+        return -jnp.sum(q * log_p, axis=-1) / 2
 
-    features = _normalize(image_features), _normalize(text_features)
-    constants = target_inputs(labels, said, chunk_size=chunk_size)
-    return mean_over_rows(
-        row_losses, features, constants, temperature=temperature, chunk_size=chunk_size
-    )
+    features = image_features, text_features
+    options = {"image_target": image_target, "chunk_size": chunk_size}
+    return mean_both_ways(cross_entropy, *features, labels, said, temperature, **options)
 
 
 def similarity_distribution_matching(
@@ -85,18 +92,9 @@ def similarity_distribution_matching(
     Raises:
         ValueError: shapes disagree, or `image_target` is neither "joint" nor "uniform".
     """
-    _check_pairs(image_features, text_features, labels, said, image_target)
-
-    def row_losses(rows: Operands, everything: Operands, temperature: Scalar) -> Array:
-        image_q, text_q = targets(rows, everything, image_target=image_target)
-        image_to_text, text_to_image = _log_p_both_ways(rows, everything, temperature)
-        return _kl(image_to_text, image_q, epsilon) + _kl(text_to_image, text_q, epsilon)
-
-    features = _normalize(image_features), _normalize(text_features)
-    constants = target_inputs(labels, said, chunk_size=chunk_size)
-    return mean_over_rows(
-        row_losses, features, constants, temperature=temperature, chunk_size=chunk_size
-    )
+    divergence, features = partial(kl, epsilon=epsilon), (image_features, text_features)
+    options = {"image_target": image_target, "chunk_size": chunk_size}
+    return mean_both_ways(divergence, *features, labels, said, temperature, **options)
 
 
 def identity_loss(
@@ -114,7 +112,7 @@ def identity_loss(
     Raises:
         ValueError: shapes disagree.
     """
-    _check_shapes(
+    check_shapes(
         image_logits=(image_logits, "batch category"),
         text_logits=(text_logits, "batch category"),
         labels=(labels, "batch"),
@@ -124,7 +122,7 @@ def identity_loss(
     if text_mask is None:
         text_loss = jnp.mean(text_losses)
     else:
-        _check_shapes(labels=(labels, "batch"), text_mask=(text_mask, "batch"))
+        check_shapes(labels=(labels, "batch"), text_mask=(text_mask, "batch"))
         text_mask = jnp.asarray(text_mask, bool)
         text_loss = jnp.sum(text_losses, where=text_mask) / jnp.maximum(jnp.sum(text_mask), 1)
     return (image_loss + text_loss) / 2
@@ -144,7 +142,7 @@ def masked_attribute_prediction(
     Raises:
         ValueError: shapes disagree.
     """
-    _check_shapes(
+    check_shapes(
         logits=(logits, "batch k vocabulary"),
         targets=(targets, "batch k"),
         mask=(mask, "batch k"),
@@ -176,7 +174,7 @@ def attribute_iou_contrastive(
     Raises:
         ValueError: shapes disagree, or `target` is unknown.
     """
-    _check_shapes(
+    check_shapes(
         text_features=(text_features, "batch dim"), attributes=(attributes, "batch attributes")
     )
     if target not in ("softmax", "normalized"):
@@ -185,86 +183,24 @@ def attribute_iou_contrastive(
     def row_losses(rows: Operands, everything: Operands, temperature: Scalar) -> Array:
         (texts,), (attributes,) = rows
         (all_texts,), (all_attributes,) = everything
-        log_p = _log_p(texts, all_texts, temperature)
+        log_p = log_p_of(texts, all_texts, temperature)
         iou = attribute_iou(attributes, all_attributes).astype(log_p.dtype)
         if target == "softmax":
             q = jax.nn.softmax(iou / temperature, axis=-1)
         else:
             q = iou / jnp.sum(iou, axis=-1, keepdims=True)
-        return _kl(log_p, q, epsilon)
+        return kl(log_p, q, epsilon)
 
-    features = (_normalize(text_features),)
+    features = (normalize_rows(text_features),)
     return mean_over_rows(
         row_losses, features, (attributes,), temperature=temperature, chunk_size=chunk_size
     )
 
 
-def _normalize(features: Array) -> Array:
-    """Scale rows to length 1; a zero row stays zero, with a finite gradient."""
-    features = _widen(features)
-    squares = jnp.sum(features**2, axis=-1, keepdims=True)
-    return features / jnp.sqrt(jnp.where(squares > 0, squares, 1))
-
-
-def _widen(x: Array) -> Array:
-    x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def _log_p(rows: Array, columns: Array, temperature: Scalar) -> Array:
-    # An accelerator's default product errs by up to 0.2 in a cosine divided by 0.02.
-    cosines = jnp.matmul(rows, columns.T, precision=jax.lax.Precision.HIGHEST)
-    return jax.nn.log_softmax(cosines / temperature, axis=-1)
-
-
-def _log_p_both_ways(
-    rows: Operands, everything: Operands, temperature: Scalar
-) -> tuple[Array, Array]:
-    (images, texts), (all_images, all_texts) = rows[0], everything[0]
-    return _log_p(images, all_texts, temperature), _log_p(texts, all_images, temperature)
-
-
-def _kl(log_p: Array, q: Array, epsilon: float) -> Array:
-    return jnp.sum(jnp.exp(log_p) * (log_p - jnp.log(q + epsilon)), axis=-1)
-
-
 def _cross_entropy(logits: Array, labels: Array) -> Array:
-    logits = _widen(logits)
+    logits = widen(logits)
     picked = jnp.take_along_axis(logits, jnp.asarray(labels)[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - picked
-
-
-def _check_pairs(
-    image_features: Array,
-    text_features: Array,
-    labels: Array,
-    said: Said | None,
-    image_target: str,
-) -> None:
-    known = {}
-    if said is not None:
-        axes = {"attributes": "batch attributes", "said": "batch attributes", "whole": "batch"}
-        known = {name: (x, axes[name]) for name, x in zip(axes, said, strict=True)}
-    _check_shapes(
-        image_features=(image_features, "batch dim"),
-        text_features=(text_features, "batch dim"),
-        labels=(labels, "batch"),
-        **known,
-    )
-    if image_target not in ("joint", "uniform"):
-        raise ValueError(f"image_target is {image_target!r}; expected 'joint' or 'uniform'")
-
-
-def _check_shapes(**arrays: tuple[Any, str]) -> None:
-    """Raise ValueError unless each array has its axes, and axes of one name have one size."""
-    sizes: dict[str, int] = {}
-    for name, (array, axes) in arrays.items():
-        shape, axes = jnp.shape(array), axes.split()
-        expected = tuple(sizes.get(axis, size) for axis, size in zip(axes, shape, strict=False))
-        if len(shape) != len(axes) or shape != expected:
-            wanted = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in axes)
-            raise ValueError(f"{name} has shape {list(shape)}; expected [{wanted}]")
-        sizes |= dict(zip(axes, shape, strict=True))
 
 
 class Masked(NamedTuple):

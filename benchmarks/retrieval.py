@@ -32,8 +32,12 @@ import numpy as np
 import psutil
 
 from aima_jax.evaluation.metrics import METRICS
-from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels, removed_images
-from aima_jax.evaluation.ranking import evaluate_rankings
+from aima_jax.evaluation.protocols import (
+    AVERAGE_PRECISION,
+    GalleryLabels,
+    evaluate_rankings,
+    removed_images,
+)
 from aima_jax.evaluation.similarity import Gallery, top_k
 
 DIM = 512

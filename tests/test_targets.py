@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aima_jax import losses
 from aima_jax.attributes import attribute_iou
-from aima_jax.targets import statements, target_inputs, targets
+from aima_jax.pairs import statements, target_inputs, targets
 from tfds_builders.peta.schema import COLUMNS, SCHEMA, SCHEMA_35
 
 B, D, A, C = 12, 6, 7, 5  # batch, dim, attributes, categories

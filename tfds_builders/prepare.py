@@ -93,7 +93,11 @@ def prepare(dataset: str, *, manual_dir: _Place = None, data_dir: _Place = None)
 def _require_same_sources(
     folder: pathlib.Path, dataset: str, manual_dir: pathlib.Path, data_dir: _Place
 ) -> None:
-    """ValueError where a file has changed of which the dataset remembers the checksum."""
+    """Check the files of which a dataset remembers the checksum.
+
+    Raises:
+        ValueError: one has changed.
+    """
     for name, checksum in prepared.read_manifest(folder).get("sources", {}).items():
         path = manual_dir / name
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != checksum:

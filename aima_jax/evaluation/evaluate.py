@@ -22,10 +22,9 @@ from aima_jax.evaluation.encoder import Encoder
 from aima_jax.evaluation.metrics import METRICS, random_ranking
 from aima_jax.evaluation.partial import PartialQueries
 from aima_jax.evaluation.posterior import load_bank
-from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels
-from aima_jax.evaluation.ranking import evaluate_rankings
+from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels, evaluate_rankings
 from aima_jax.evaluation.report import Ranking, write_report
-from aima_jax.evaluation.similarity import Gallery, top_k
+from aima_jax.evaluation.similarity import Gallery, first_places
 from aima_jax.fields import check_config
 from aima_jax.files import atomic_write, user_path, write_json
 from aima_jax.parameters import flatten
@@ -98,6 +97,13 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     bank = load_bank(restored, encode, temperature=config.posterior_temperature)
     normaliser = bank.normaliser(images)
     trained = {bits.tobytes() for bits in restored.categories}
+    first: list[tuple[np.ndarray, np.ndarray]] = []  # of each query its first images
+
+    def keep_first(cosines: Float[np.ndarray, "group gallery"]) -> None:
+        for row in cosines:
+            indices = first_places(row, _SAVED_RANKS)
+            first.append((row[indices], indices))
+
     protocols: dict[str, Any] = {}
     if whole := [name for name in config.protocols if name in AVERAGE_PRECISION]:
         protocols |= evaluate_rankings(
@@ -110,8 +116,12 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
             attributes=(queries, split.attributes),
             seen=np.array([bits.tobytes() in trained for bits in queries]),
             posterior=lambda cosines: bank.whole(cosines, normaliser),
+            each=keep_first,
         )
-    partial = PartialQueries(restored.template, encode, bank, images, split.attributes)
+    else:
+        for _, cosines in gallery.similarities(sentences):
+            keep_first(cosines)
+    partial = PartialQueries(restored.template, encode, bank, images, split.attributes, gallery)
     protocols |= {
         name: ask()
         for name, ask in (("partial", partial.partial), ("absence", partial.absence))
@@ -129,7 +139,7 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     if jax.process_index() == 0:
         record_start(workdir, evaluated_step=step, dataset=_dataset(split))
         name = _suffix(split, restored)
-        similarity, ranking = top_k(sentences, gallery, _SAVED_RANKS)
+        similarity, ranking = map(np.stack, zip(*first, strict=True))
         if config.save_rankings:
             path = _named(workdir / RANKINGS, name)
             _save_rankings(path, table.sentences, split, similarity, ranking)

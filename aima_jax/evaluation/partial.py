@@ -32,6 +32,7 @@ class PartialQueries:
         bank: of the model.
         images: features of the gallery.
         attributes: of the gallery.
+        gallery: of the same images, where it is on the devices already.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class PartialQueries:
         bank: Bank,
         images: Float[np.ndarray, "gallery dim"],
         attributes: UInt8[np.ndarray, "gallery attributes"],
+        gallery: Gallery | None = None,
     ):
         self._template, self._encode, self._bank = template, encode, bank
-        self._images, self._gallery = images, Gallery(images)
+        self._images, self._gallery = images, gallery or Gallery(images)
         self._attributes = attributes
         self._images_with = dict(
             zip(template.schema.names, attributes.sum(0).tolist(), strict=True)

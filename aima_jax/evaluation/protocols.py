@@ -1,4 +1,4 @@
-"""The published protocols: what each takes out of the gallery, and how it averages.
+"""The published protocols: what each takes out of the gallery, how it averages, and its rankings.
 
 All ask one query per person category of the test split; an image is relevant to the query of
 its own category and to no other. What a protocol removes is removed from the gallery of the
@@ -7,11 +7,14 @@ image's own query only, so one flag for each image says it all.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
+
+from aima_jax.evaluation.metrics import METRICS, irrelevant_above, query_metrics, ranked_in_order
+from aima_jax.evaluation.similarity import Gallery
 
 # The average precision of each protocol, as `metrics.query_metrics` names it.
 AVERAGE_PRECISION = {"standard": "mean", "sal": "mean", "asmr": "trapezoidal", "upar": "mean"}
@@ -92,3 +95,139 @@ def _representatives(
             f"categories {missing[:5].tolist()} have none; is the dataset complete?"
         )
     return order[first]
+
+
+Scores = Float[np.ndarray, "query gallery"]
+Bits = tuple[UInt8[np.ndarray, "query attributes"], UInt8[np.ndarray, "gallery attributes"]]
+
+
+def evaluate_rankings(
+    query_features: Float[np.ndarray, "query dim"],
+    gallery: Float[np.ndarray, "gallery dim"] | Gallery,
+    query_category: Int[np.ndarray, "query"],
+    labels: GalleryLabels,
+    protocols: Sequence[str],
+    *,
+    traits: Mapping[str, Any],
+    attributes: Bits | None = None,
+    seen: Bool[np.ndarray, "query"] | None = None,
+    posterior: Callable[[Scores], Scores] | None = None,
+    each: Callable[[Scores], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Rank a gallery for every query and report R1, R5, R10, mAP and mINP by each protocol.
+
+    Given the same similarities, the numbers are those of `retrieval_metrics`; by `upar` equal ones
+    keep the gallery's order, and there is mADM (see `ranked_in_order`).
+
+    Args:
+        query_features: L2-normalised, as are the gallery's.
+        gallery: features, or a `Gallery` of them.
+        query_category: of each query, all different.
+        labels: of the gallery.
+        protocols: of `AVERAGE_PRECISION`.
+        traits: of the dataset, for the rules of `sal`.
+        attributes: bits of each query and of each image, for `upar`.
+        seen: whether a query's category occurs in training; adds R1 and mAP of both parts.
+        each: is given the cosines of each group of queries, which are computed once for all.
+        posterior: turns cosines into log-probabilities; adds R1 and mAP by them.
+
+    Returns:
+        For each protocol the metrics as fractions of 1, "queries" (evaluated), "skipped_queries"
+        (without any relevant image), "gallery" (images), and with `seen` "seen" and "unseen",
+        each with R1, mAP and queries, or None where no such query was evaluated; with `posterior`
+        "posterior", with R1, mAP, and both parts again.
+
+    Raises:
+        ValueError: sizes or names that do not fit, a feature that is not finite, two queries of
+            one category, or a protocol by which no query has a relevant image.
+    """
+    if not protocols:
+        raise ValueError(f"no protocol is given; there are {', '.join(AVERAGE_PRECISION)}")
+    removed = {name: removed_images(name, labels, traits) for name in protocols if name != "upar"}
+    gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
+    if len(query_category) != len(query_features) or len(labels) != gallery.shape[0]:
+        raise ValueError(
+            f"{len(query_features)} queries and {gallery.shape[0]} images must have as many "
+            f"labels, not {len(query_category)} and {len(labels)}"
+        )
+    if len(np.unique(query_category)) < len(query_category):
+        raise ValueError("two queries have the same category; a query is one person category")
+    if not np.isin(labels.category, query_category).any():
+        raise ValueError("no image of the gallery has the category of any query")
+    if "upar" in protocols and attributes is None:
+        raise ValueError("protocol 'upar' needs the attributes of the queries and of the images")
+
+    # By scoring and protocol, for each query how many irrelevant images are above its own.
+    scorings: dict[str, Callable[[Scores], Scores]] = {"cosine": lambda cosines: cosines}
+    if posterior is not None:
+        scorings["posterior"] = posterior
+    above = {(scoring, name): [] for scoring in scorings for name in protocols}
+    adm = {scoring: [] for scoring in scorings}
+    for group, cosines in gallery.similarities(query_features):
+        if each is not None:
+            each(cosines)
+        images = [np.flatnonzero(labels.category == c) for c in query_category[group]]
+        for scoring, score in scorings.items():
+            scores = score(cosines)
+            for row, own in zip(scores if removed else (), images, strict=False):
+                order, counts = irrelevant_above(row, own)
+                for name in removed:
+                    above[scoring, name].append(counts[~removed[name][order]])
+            if "upar" in protocols and attributes is not None:
+                distances = _distances(attributes[0][group], attributes[1])
+                for row, own, distance in zip(scores, images, distances, strict=True):
+                    counts, value = ranked_in_order(row, own, distance)
+                    above[scoring, "upar"].append(counts)
+                    adm[scoring].append(value)
+
+    results = {}
+    for name in protocols:
+        by = {
+            scoring: query_metrics(above[scoring, name], average_precision=AVERAGE_PRECISION[name])
+            for scoring in scorings
+        }
+        metrics = METRICS
+        if name == "upar":
+            metrics += ("mADM",)
+            by = {scoring: by[scoring] | {"mADM": np.array(adm[scoring])} for scoring in scorings}
+        results[name] = _summary(name, by["cosine"], metrics, seen)
+        skipped = len(query_features) - results[name]["queries"]
+        results[name] |= {"skipped_queries": skipped, "gallery": gallery.shape[0]}
+        if posterior is not None:
+            metrics = ("R1", "mAP", *metrics[len(METRICS) :])
+            results[name]["posterior"] = _summary(name, by["posterior"], metrics, seen)
+    return results
+
+
+def _distances(
+    queries: UInt8[np.ndarray, "query attributes"], images: UInt8[np.ndarray, "gallery attributes"]
+) -> Iterator[Float[np.ndarray, "gallery"]]:
+    """Yield for each query in how many bits each image differs: whole numbers in float32."""
+    queries, images = queries.astype(np.float32), images.astype(np.float32)
+    for start in range(0, len(queries), 64):
+        block = queries[start : start + 64]
+        yield from block.sum(1)[:, None] + (1 - 2 * block) @ images.T
+
+
+def _summary(
+    protocol: str,
+    values: Mapping[str, Float[np.ndarray, "query"]],
+    names: Iterable[str],
+    seen: Bool[np.ndarray, "query"] | None,
+) -> dict[str, Any]:
+    """Means over the queries that have relevant images, and over both parts of them."""
+    evaluated = ~np.isnan(values["R1"])
+
+    def means(names: Iterable[str], queries: Bool[np.ndarray, "query"]) -> dict[str, Any] | None:
+        if not queries.any():
+            return None
+        found = {name: float(values[name][queries].mean()) for name in names}
+        return {**found, "queries": int(queries.sum())}
+
+    summary = means(names, evaluated)
+    if summary is None:
+        raise ValueError(f"by protocol {protocol!r} no query has a relevant image in the gallery")
+    if seen is not None:
+        summary["seen"] = means(("R1", "mAP"), evaluated & seen)
+        summary["unseen"] = means(("R1", "mAP"), evaluated & ~seen)
+    return summary

@@ -23,8 +23,7 @@ from ml_collections import ConfigDict
 from aima_jax.data import TrainBatches, categories, decode_all
 from aima_jax.evaluation.encoder import Encoder
 from aima_jax.evaluation.metrics import METRICS
-from aima_jax.evaluation.protocols import GalleryLabels
-from aima_jax.evaluation.ranking import evaluate_rankings
+from aima_jax.evaluation.protocols import GalleryLabels, evaluate_rankings
 from aima_jax.fields import check_config, profiled_steps
 from aima_jax.files import user_path
 from aima_jax.losses import LOSSES

@@ -7,8 +7,7 @@ import pytest
 
 from aima_jax.evaluation import retrieval_metrics, similarity
 from aima_jax.evaluation.metrics import ranked_in_order
-from aima_jax.evaluation.protocols import GalleryLabels, removed_images
-from aima_jax.evaluation.ranking import evaluate_rankings
+from aima_jax.evaluation.protocols import GalleryLabels, evaluate_rankings, removed_images
 from aima_jax.evaluation.similarity import Gallery, top_k
 
 MARKET = {"cameras": True, "query_folder": "query"}
@@ -256,6 +255,30 @@ def test_upar_needs_attributes():
         evaluate_rankings(
             texts, gallery, np.arange(len(queries)), labels, ["upar"], traits=NO_CAMERAS
         )
+
+
+def test_similarities_are_computed_once_for_all_protocols_and_scorings(monkeypatch):
+    asked, seen = [], []
+    similarities = Gallery.similarities
+
+    def counted(self, queries):
+        asked.append(len(queries))
+        return similarities(self, queries)
+
+    monkeypatch.setattr(Gallery, "similarities", counted)
+    queries, images = integer_features(8)
+    evaluate_rankings(
+        queries,
+        images,
+        QUERY_CATEGORY,
+        labels_for(8),
+        PROTOCOLS,
+        traits=MARKET,
+        posterior=lambda cosines: cosines / 0.05,
+        each=seen.append,
+    )
+    assert asked == [QUERIES]
+    np.testing.assert_array_equal(np.concatenate(seen), queries @ images.T)
 
 
 def test_a_part_without_queries_is_none():

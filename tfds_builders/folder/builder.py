@@ -41,7 +41,11 @@ class Folder(PersonSearchBuilder):
 
     @classmethod
     def config_name(cls, name: str) -> str:
-        """Return the name, as nothing is known of it yet; ValueError where it cannot be one."""
+        """Return the name, if it can be one: nothing is known of it yet.
+
+        Raises:
+            ValueError: it cannot be one.
+        """
         if not name or not name.replace("-", "_").replace("_", "a").isalnum():
             raise ValueError(
                 f"dataset 'folder/{name}': expected folder/ and the name in {_SCHEMA}, of letters, "

@@ -1,4 +1,4 @@
-"""Writes a folder of 60 rendered crops with labels and schema, to see what one's own has to be.
+"""Write a folder of 60 rendered crops with labels and schema, to see what one's own has to be.
 
 python -m tfds_builders.folder.example FOLDER
 """
