@@ -20,7 +20,7 @@ from aima_jax.text import PromptTemplate
 Meaning = tuple[Sequence[str], Sequence[str] | None]
 Meanings = Mapping[str, Meaning]
 
-Said = Int8[np.ndarray, "rows shared"]
+SharedStatements = Int8[np.ndarray, "rows shared"]
 
 
 def evaluate_cross(
@@ -62,7 +62,9 @@ def evaluate_cross(
     queries = queries[(queries != 0).any(axis=1)]
     known = translate(bank.attributes, template.schema, own, shared)
     agreeing = ~_contradictions(known, queries)
-    texts = [template.render(describe(one, template, own, shared)).text for one in queries]
+    texts = [
+        template.render(shared_description(one, template, own, shared)).text for one in queries
+    ]
     distinct, place = np.unique(texts, return_inverse=True)
     sentences = encode(distinct.tolist())[place.ravel()]
     lost = np.flatnonzero(~agreeing.any(axis=0)).tolist()
@@ -102,7 +104,7 @@ def translate(
     schema: AttributeSchema,
     meanings: Meanings,
     shared: Sequence[str],
-) -> Said:
+) -> SharedStatements:
     """Return what bits of a schema say of shared ones: 1 it holds, -1 it does not, 0 nothing."""
     place = {name: number for number, name in enumerate(schema.names)}
     said = np.zeros((len(attributes), len(shared)), np.int8)
@@ -114,7 +116,7 @@ def translate(
     return said
 
 
-def describe(
+def shared_description(
     said: Int8[np.ndarray, "shared"],
     template: PromptTemplate,
     meanings: Meanings,
@@ -150,7 +152,7 @@ def describe(
     return description
 
 
-def _contradictions(a: Said, b: Said) -> Bool[np.ndarray, "a b"]:
+def _contradictions(a: SharedStatements, b: SharedStatements) -> Bool[np.ndarray, "a b"]:
     """Whether the one says of some bit that it holds, and the other that it does not."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     return np.abs(a) @ np.abs(b).T > a @ b.T

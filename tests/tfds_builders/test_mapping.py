@@ -4,7 +4,7 @@ import label_files
 import numpy as np
 import pytest
 
-from aima_jax.evaluation.cross import describe, translate
+from aima_jax.evaluation.cross import shared_description, translate
 from aima_jax.text import PromptTemplate
 from tfds_builders import market1501_attribute, pa100k, peta, synthetic_pedestrians, upar
 from tfds_builders.market1501_attribute.builder import read_labels as read_market
@@ -91,7 +91,7 @@ def test_every_real_row_maps_without_contradiction(shared_data, name):
     # Back in the schema's own words, nothing is said that a row does not have.
     template = PromptTemplate(schema, "sentence", PACKAGES[name].WORDING)
     for row, statements in zip(rows[::7], said[::7], strict=True):
-        description = describe(statements, template, MEANINGS[name], shared)
+        description = shared_description(statements, template, MEANINGS[name], shared)
         own = schema.said(description)
         assert not ((own == 1) & (row == 0)).any() and not ((own == -1) & (row == 1)).any()
         template.render(description)
@@ -121,7 +121,7 @@ def test_a_statement_with_several_reasons_is_told_by_what_rules_out_the_rest():
     shared = ["lower_length=short", "lower_type=trousers_or_shorts", "gender=female", "bag"]
 
     def told(*said):
-        return describe(np.array(said, np.int8), template, meanings, shared)
+        return shared_description(np.array(said, np.int8), template, meanings, shared)
 
     assert told(1, 1, -1, 0) == {"lower_type": ("shorts",), "gender": "male"}
     assert told(-1, 1, 1, -1) == {"lower_type": ("trousers",), "gender": "female"}

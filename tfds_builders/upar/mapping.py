@@ -13,13 +13,13 @@ from tfds_builders.synthetic_pedestrians.schema import SCHEMA as SYNTHETIC
 from tfds_builders.upar.schema import COLORS
 from tfds_builders.upar.schema import SCHEMA as UPAR
 
-Meaning = tuple[tuple[str, ...], tuple[str, ...] | None]
+_Meaning = tuple[tuple[str, ...], tuple[str, ...] | None]
 
 VOCABULARY = UPAR.names
 SCHEMAS = {schema.name: schema for schema in (UPAR, MARKET1501, PA100K, PETA, SYNTHETIC)}
 
 
-def _one_of(group: str, **values: tuple[str, ...]) -> dict[str, Meaning]:
+def _one_of(group: str, **values: tuple[str, ...]) -> dict[str, _Meaning]:
     """Values of which each says that the others do not hold."""
     return {
         f"{group}={value}": (
@@ -30,17 +30,17 @@ def _one_of(group: str, **values: tuple[str, ...]) -> dict[str, Meaning]:
     }
 
 
-def _flags(**bits: tuple[str, ...]) -> dict[str, Meaning]:
+def _flags(**bits: tuple[str, ...]) -> dict[str, _Meaning]:
     return {name: (own, None) for name, own in bits.items()}
 
 
-def _colors(group: str, known: tuple[str, ...]) -> dict[str, Meaning]:
+def _colors(group: str, known: tuple[str, ...]) -> dict[str, _Meaning]:
     """Colors under the same names in both; UPAR's "other" has no counterpart anywhere."""
     same = (f"{group}={color}" for color in COLORS if f"{group}={color}" in known)
     return {name: ((name,), None) for name in same}
 
 
-MEANINGS: dict[str, dict[str, Meaning]] = {
+MEANINGS: dict[str, dict[str, _Meaning]] = {
     "upar": {name: ((name,), None) for name in UPAR.names},
     "market1501": {
         # A teenager is not old; young or adult is not known.
