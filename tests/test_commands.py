@@ -1,5 +1,8 @@
 """Every command line of README, docs and notebook is understood, outside the checkout if it may."""
 
+import ast
+import configparser
+import fnmatch
 import importlib.util
 import json
 import os
@@ -88,6 +91,30 @@ def test_a_command_is_understood(words, tmp_path, monkeypatch):
         shown = run([str(ROOT / arguments[0]), "--help"])
         flags = {word.split("=")[0] for word in arguments if word.startswith("--")}
         assert all(flag in shown for flag in flags), flags
+
+
+def imported(path):
+    """The modules that a file imports, by their first name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize(
+    "script", [ROOT / "run.py", *ROOT.glob("benchmarks/*.py")], ids=lambda path: path.name
+)
+def test_what_a_script_imports_of_ours_is_installed_or_beside_it(script):
+    """An editable install maps the packages that setup.cfg names, and no others."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    included = setup["options.packages.find"]["include"].split()
+    assert included
+    for name in imported(script):
+        if (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists():
+            beside = (script.parent / f"{name}.py").exists()
+            assert beside or any(fnmatch.fnmatch(name, each) for each in included), name
 
 
 def run(arguments):

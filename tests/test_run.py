@@ -324,10 +324,11 @@ def test_a_notebook_may_run_it_again(tmp_path, monkeypatch, capsys):
     assert "--workdir" in capsys.readouterr().out
 
 
-def test_training_runs_in_a_thread(finished, config, tmp_path):
+def test_training_runs_in_a_thread(finished, config, tmp_path, capsys):
     """As a notebook's widget or a server starts it; signals remain the main thread's."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     config.epochs = 1
+    config.profile = "100:105"
     failures = []
 
     def train():
@@ -340,6 +341,8 @@ def test_training_runs_in_a_thread(finished, config, tmp_path):
     thread.start()
     thread.join()
     assert not failures
+    told = "config.profile='100:105' traces nothing: this start takes the steps 0 to 3"
+    assert told in capsys.readouterr().out
     assert newest(tmp_path).name == str(STEPS // 2)
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 

@@ -14,7 +14,7 @@ from aima_jax.convert.export import is_aima, read_aima, restore, save_aima
 from aima_jax.convert.huggingface import save_clip, verify
 from aima_jax.convert.load import load_clip, load_irra
 from aima_jax.convert.pytorch import save_pytorch, save_submission
-from aima_jax.convert.weights import open_weights
+from aima_jax.convert.weights import is_safetensors, open_weights
 from aima_jax.files import user_path
 from aima_jax.models.config import Activation
 
@@ -184,7 +184,7 @@ def _given(options: argparse.Namespace) -> dict:
 
 def _is_aima(path: pathlib.Path) -> bool:
     """Whether this is a file that `save_aima` wrote."""
-    return path.is_file() and path.suffix == ".safetensors" and is_aima(open_weights(path))
+    return path.is_file() and is_safetensors(path) and is_aima(open_weights(path))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from aima_jax.checkpoint import Metadata, Restored, load_model, pack_categories
 from aima_jax.convert.reading import read_model
-from aima_jax.convert.weights import Weights, open_weights, write_safetensors
+from aima_jax.convert.weights import Weights, is_safetensors, open_weights, write_safetensors
 from aima_jax.files import user_path
 from aima_jax.models import AIMA, AIMAConfig
 from aima_jax.parameters import flatten, model_id
@@ -93,7 +93,7 @@ def restore(run: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Restore
 def exported_words(path: str | os.PathLike[str]) -> Mapping[str, Any] | None:
     """What the words of an exported model are; None where there is no such file."""
     file = user_path(path)
-    if file.suffix != ".safetensors" or not file.is_file():
+    if not file.is_file() or not is_safetensors(file):
         return None
     weights = open_weights(file)
     if not is_aima(weights):

@@ -211,9 +211,16 @@ def _open_sharded(index: pathlib.Path, sidecars: Sidecars) -> Weights:
 
 
 def _open_file(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> Weights:
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or is_safetensors(path):
         return _open_safetensors(path, sidecars)
     return _open_torch(path, sidecars, trust_weights)
+
+
+def is_safetensors(path: pathlib.Path) -> bool:
+    """Whether a file is in the format of safetensors, by what is in it, whatever its name."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
 def _open_safetensors(path: pathlib.Path, sidecars: Sidecars) -> Weights:

@@ -87,6 +87,17 @@ def test_an_export_is_asked_as_its_run_is(workdir, exported):
     assert np.array_equal(by_run.encode_images([picture]), by_file.encode_images([picture]))
 
 
+@pytest.mark.parametrize("name", ["best", "best.v2", "best.bin"])
+def test_an_export_is_known_by_what_is_in_it(exported, tmp_path, name):
+    """Copied under another name, and reached through a link."""
+    (tmp_path / name).write_bytes(exported.read_bytes())
+    (tmp_path / "link").symlink_to(name)
+    assert restore(tmp_path / "link").model_id == restore(exported).model_id
+    assert exported_words(tmp_path / "link") == exported_words(exported)
+    skeleton = load_weights(tmp_path / "link")
+    assert skeleton.config.clip == CLIP_CONFIG
+
+
 def rewritten(file, path, *, arrays=None, metadata=None):
     """A file with other arrays or metadata in it."""
     with safe_open(file, framework="numpy") as content:

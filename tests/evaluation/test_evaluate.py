@@ -112,9 +112,9 @@ def test_scores_by_posterior_are_those_of_the_formula(data_dir, test_categories,
     """log p = v·t / T - log Σ_c exp(v·t_c / T) over the training categories, T of the config."""
     description = about(data_dir, test_categories, selection="latest")
     description = dataclasses.replace(description, categories=metadata(make_model()).categories)
-    config.posterior_temperature = 0.02
+    config.posterior_temperature = 0.03
     found = evaluation.evaluate(config, save(tmp_path / "run", make_model(), description))
-    assert found["posterior"] == {"temperature": 0.02, "categories": len(CATEGORIES)}
+    assert found["posterior"] == {"temperature": 0.03, "categories": len(CATEGORIES)}
     search = aima_jax.load(tmp_path / "run")
     split = open_dataset(prepare(DATASET, data_dir=data_dir)).split("test")
     pictures = split.images(np.arange(len(split)), search.image_size)
@@ -123,8 +123,8 @@ def test_scores_by_posterior_are_those_of_the_formula(data_dir, test_categories,
         search.encode_text([search.template.render(bits).text for bits in part])
         for part in (test_categories, CATEGORIES)
     )
-    exponents = texts @ images.T / 0.02
-    scores = exponents - np.log(np.exp(bank @ images.T / 0.02).sum(axis=0))
+    exponents = texts @ images.T / 0.03
+    scores = exponents - np.log(np.exp(bank @ images.T / 0.03).sum(axis=0))
     relevant = categories(split.attributes)[1] == np.arange(len(test_categories))[:, None]
     standard = found["protocols"]["standard"]
     by_posterior, by_cosine = (retrieval_metrics(x, relevant) for x in (scores, exponents))
