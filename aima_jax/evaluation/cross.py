@@ -145,8 +145,10 @@ def shared_description(
             description[group.name] = True
         elif group.kind == "exclusive" and len(values) == 1:
             description[group.name] = values[0]
-        elif lacking.issuperset(group.bits) and (
-            f"{group.name}={group.absent}" in template.wording.words
+        elif (
+            group.absent is not None
+            and lacking.issuperset(group.bits)
+            and f"{group.name}={group.absent}" in template.wording.words
         ):
             description[group.name] = group.absent
     return description

@@ -84,7 +84,7 @@ def save_submission(
 
 
 def _source(name: str) -> bytes:
-    return importlib.resources.files(__package__).joinpath(name).read_bytes()
+    return importlib.resources.files("aima_jax.convert.pytorch").joinpath(name).read_bytes()
 
 
 def _as_pytorch(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
