@@ -142,4 +142,7 @@ def _product(queries, features):
 def _require_finite(features: Float[np.ndarray, "rows dim"], what: str, first: int) -> None:
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
-        raise ValueError(f"the features of {what} {first + np.argmin(finite)} are not finite")
+        raise ValueError(
+            f"the features of {what} {first + np.argmin(finite)} are not finite: the training of "
+            "the model that made them has failed; take an earlier checkpoint, or train again"
+        )

@@ -178,7 +178,7 @@ def _stamps(folder: pathlib.Path) -> tuple[dict[str, tuple[int, int]], list[str]
 
 def _counted(reason: str, names: list[str], shown: int = 5) -> str:
     more = f", and {len(names) - shown} more" if len(names) > shown else ""
-    return f"{len(names)} {reason}: {', '.join(names[:shown])}{more}"
+    return f"{reason}: {len(names)} ({', '.join(names[:shown])}{more})"
 
 
 def _known(

@@ -47,11 +47,11 @@ def test_what_is_left_out_is_counted_by_reason(search, folder):
     (folder / "more" / "up").symlink_to(folder)
     _, left_out = index_folder(search, folder)
     notes = ", ".join(f"note{number}.txt" for number in range(5))
-    assert left_out[0].startswith("7 files that do not end in .jpg, ")
-    assert left_out[0].endswith(f": {notes}, and 2 more")
-    assert left_out[1] == "2 links that lead nowhere: gone, gone.png"
-    assert left_out[2] == "1 links to folders that are in it already: more/up"
-    assert left_out[3].startswith(f"1 pictures that cannot be read: {folder}/broken.jpg: ")
+    assert left_out[0].startswith("files that do not end in .jpg, ")
+    assert left_out[0].endswith(f": 7 ({notes}, and 2 more)")
+    assert left_out[1] == "links that lead nowhere: 2 (gone, gone.png)"
+    assert left_out[2] == "links to folders that are in it already: 1 (more/up)"
+    assert left_out[3].startswith(f"pictures that cannot be read: 1 ({folder}/broken.jpg: ")
     assert len(left_out) == 4
 
 
@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_opened_is_told_of(search, folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", refused)
     gallery, left_out = index_folder(search, folder)
     assert "more/a.png" not in gallery.names
-    assert "1 folders that cannot be opened: [Errno 13] Permission denied" in left_out[0]
+    assert left_out[0].startswith("folders that cannot be opened: 1 ([Errno 13] Permission denied")
 
 
 @pytest.mark.parametrize(
