@@ -19,14 +19,19 @@ from configs import common
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("aima_jax", "tfds_builders", "configs")
+# What is copied out, to run where this package is not.
+WITHOUT_US = {f"aima_jax/convert/pytorch/{name}.py" for name in ("aima_clip", "run")}
+if not (ROOT / "aima_jax").is_dir():
+    pytest.skip("reads the source of a checkout", allow_module_level=True)
 DATASET_MODULES = {"schema", "wording", "builder"}  # of each dataset's folder
 
 
 @functools.cache
 def trees(*folders):
     """The syntax tree of each file in some folders, by its path from the root."""
-    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in paths}
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    paths = {path.relative_to(ROOT).as_posix(): path for path in found}
+    return {name: ast.parse(paths[name].read_text()) for name in paths.keys() - WITHOUT_US}
 
 
 def where(found, *folders):
@@ -242,6 +247,7 @@ def test_one_verification():
 
 def test_one_way_to_write_a_file():
     """Whole or not at all, but for what is in a folder that is moved as a whole."""
+    whole = {"atomic_write", "TemporaryDirectory"}
     writing = {"write_text", "write_bytes", "savez", "savez_compressed", "save_file", "savefig"}
     elsewhere = set()
     for path, tree in trees("aima_jax").items():
@@ -249,7 +255,7 @@ def test_one_way_to_write_a_file():
             id(node)
             for block in ast.walk(tree)
             if isinstance(block, ast.With)
-            and any(called(item.context_expr) == "atomic_write" for item in block.items)
+            and any(called(item.context_expr) in whole for item in block.items)
             for node in ast.walk(block)
         }
         if any(called(n) in writing and id(n) not in inside for n in ast.walk(tree)):
@@ -319,6 +325,20 @@ def test_docstrings_are_imperatives_or_noun_phrases():
             name = getattr(node, "name", path)
             assert not third_person.match(docstring), f"{path}: {name}"
             assert not errors.search(docstring), f"{path}: {name}"
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: pathlib.Path(page).stem)
+def test_docs_name_files_that_are_there(page):
+    """What performance.md tells of version 0.1.0 names that version's files."""
+    text = (ROOT / page).read_text()
+    if "performance" in str(page):
+        text = text[text.index("## That the numbers stay") :]
+    paths = {*trees(*PACKAGES, "tests", "benchmarks", "docs"), *WITHOUT_US, "run.py"}
+    names = {pathlib.Path(path).name for path in paths}
+    assert not set(re.findall(r"`(?:[\w./]+/)?(\w+\.py)`", text)) - names
 
 
 def test_no_test_imports_a_test():
