@@ -1,5 +1,6 @@
 """A model asked about another dataset: beside plain loops, and as a whole evaluation."""
 
+import dataclasses
 import json
 
 import naive_retrieval
@@ -7,13 +8,17 @@ import numpy as np
 import pytest
 import samples
 from stand_ins import small_pa100k
+from upar_files import small_upar
 
 from aima_jax import evaluation
+from aima_jax.checkpoint import pack_categories
 from aima_jax.evaluation.cross import evaluate_cross
 from aima_jax.evaluation.posterior import Bank
 from aima_jax.text import PromptTemplate
 from configs import synthetic
-from tfds_builders import pa100k, synthetic_pedestrians
+from configs import upar as upar_config
+from tfds_builders import pa100k, synthetic_pedestrians, upar
+from tfds_builders.folder.example import write_example
 from tfds_builders.prepare import prepare
 from tfds_builders.upar.mapping import MEANINGS
 
@@ -137,9 +142,28 @@ def test_a_whole_evaluation_names_both_datasets(tmp_path):
     assert "by posterior" in table and "11 shared bits" in table
 
 
-def test_a_schema_without_a_table_is_refused(tmp_path):
-    from tfds_builders.folder.example import write_example
+def test_a_model_of_one_domain_of_upar_is_asked_about_another(tmp_path):
+    model = samples.make_model()
+    metadata = dataclasses.replace(
+        samples.metadata(model),
+        schema=upar.SCHEMA.to_dict(),
+        wording=upar.WORDING.to_dict(),
+        categories=pack_categories(np.eye(3, 40, dtype=np.uint8)),
+        dataset={"name": "upar/market1501", "checksum": "", "categories": 3},
+    )
+    workdir = samples.save(tmp_path / "run", model, metadata)
+    config = upar_config.get_config()
+    config.dataset, config.data_dir = "upar/peta", str(tmp_path / "data")
+    config.manual_dir, config.report = str(small_upar(tmp_path / "raw")), False
+    results = evaluation.evaluate(config, workdir)
+    assert results == json.loads((workdir / "results-upar-peta.json").read_text())
+    assert (results["dataset"], results["trained_on"]) == ("upar/peta", "upar/market1501")
+    assert tuple(results["protocols"]) == ("standard", "upar")
+    assert results["protocols"]["upar"]["mADM"] == 1  # there is one picture
+    assert "mADM" in evaluation.results_table(results)
 
+
+def test_a_schema_without_a_table_is_refused(tmp_path):
     workdir = samples.save(tmp_path / "run", samples.make_model())
     write_example(tmp_path / "mine")
     config = synthetic.get_config()
