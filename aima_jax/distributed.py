@@ -11,6 +11,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 HEARTBEAT_SECONDS = 60
+# Launchers that JAX knows nothing of, what they count processes in, and what tells them.
+_UNSUITED = (
+    ("torchrun", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"),
+    ("mpiexec", "PMI_SIZE", "PMI_RANK"),
+)
 
 
 def start(
@@ -28,7 +33,8 @@ def start(
         process: number of this host, from 0.
 
     Raises:
-        ValueError: only some of the three are given, or a coordinator could not be found.
+        ValueError: only some of the three are given, a coordinator could not be found, or several
+            processes were started by a launcher that JAX does not know.
     """
     given = [argument is not None for argument in (coordinator, processes, process)]
     if given == [False, True, False] and processes == 1:
@@ -73,6 +79,14 @@ def _launched() -> tuple[str, int | None, int | None]:
         return "mpirun", _count("OMPI_COMM_WORLD_SIZE"), _count("OMPI_COMM_WORLD_RANK", 0)
     if "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
         return "a TPU pod", None, None
+    for launcher, variable, mark in _UNSUITED:
+        if mark in os.environ and (count := _count(variable)) > 1:
+            command = shlex.join(["python", *sys.argv])
+            raise ValueError(
+                f"{launcher} has started {count} processes, but one uses all devices of a host. On "
+                f"one host: {command}. On several, on each: {command} --coordinator=host0:port "
+                "--processes=N --process=I"
+            )
     return "", None, None
 
 

@@ -10,6 +10,7 @@ from aima_jax import distributed
 VARIABLES = (
     *("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_PTY_PORT"),
     *("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_HOSTNAMES"),
+    *("WORLD_SIZE", "TORCHELASTIC_RUN_ID", "PMI_SIZE", "PMI_RANK"),
 )
 
 
@@ -63,6 +64,28 @@ def test_a_launched_process_joins_the_others(joined, monkeypatch, variables, arg
         monkeypatch.setenv(name, value)
     distributed.start()
     assert joined == arguments
+
+
+@pytest.mark.parametrize(
+    ("launcher", "variables"),
+    [
+        ("torchrun", {"WORLD_SIZE": "8", "TORCHELASTIC_RUN_ID": "x"}),
+        ("mpiexec", {"PMI_SIZE": "8", "PMI_RANK": "3"}),
+    ],
+)
+def test_a_launcher_that_jax_does_not_know_is_named_with_the_right_command(
+    joined, monkeypatch, launcher, variables
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=rf"{launcher} has started 8 .* host: python run\.py '--c"):
+        distributed.start()
+    distributed.start(processes=1)  # whoever says so knows
+    distributed.start("host0:1", 2, 1)
+    assert joined == [("host0:1", 2, 1)]
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("PMI_SIZE", "1")
+    distributed.start()
 
 
 def test_the_command_line_counts_before_variables(joined, monkeypatch):
