@@ -29,14 +29,14 @@ AUGMENTATION = {"flip": 0.5, "pad": 2, "erase": 0.5, "erase_area": (0.02, 0.4)}
 NO_AUGMENTATION = {"flip": 0.0, "pad": 0, "erase": 0.0, "erase_area": (0.02, 0.4)}
 
 
-def small_model(num_categories=CATEGORIES, *, heads=8, pixels=None, **options):
+def small_model(num_categories=CATEGORIES, *, heads=8, pixels=None, words=49408, **options):
     """With heads of fewer channels than there are tokens, so that attention is computed again."""
     tower = {"width": 64, "layers": 2, "heads": heads, "mlp_width": 64}
     clip = CLIPConfig(
         image_size=SIZE,
         dim=64,
         vision=ViTConfig(**tower, patch_size=8, patch_stride=8, **pixels or {}),
-        text=TextConfig(**tower),
+        text=TextConfig(**tower, vocabulary=words),
         **options,
     )
     return AIMAConfig(clip, num_categories=num_categories, fusion_depth=1)
@@ -122,11 +122,14 @@ class Setup:
         where = jax.tree.map(lambda x: x.sharding, self.state)
         self.step = jax.jit(step, out_shardings=(where, replicated(self.mesh)))
 
-    def take(self, steps=1, **rows):
-        """Take steps on one batch; returns the metrics of each."""
+    def batch(self, **rows):
+        """What a step is given."""
         batch = put_rows(self.rows | rows, batch_sharding(self.mesh))
-        batch["request"] = jnp.zeros(self.mesh.size, jnp.int32)
-        metrics = []
+        return batch | {"request": jnp.zeros(self.mesh.size, jnp.int32)}
+
+    def take(self, steps=1, **rows):
+        """Take steps on one batch; return the metrics of each."""
+        batch, metrics = self.batch(**rows), []
         for _ in range(steps):
             self.state, got = self.step(self.state, batch, self.table)
             metrics.append({name: float(value) for name, value in got.items()})

@@ -81,7 +81,9 @@ def test_all_that_a_row_draws_is_of_one_sentence_of_its_category():
     batch = {"category": category, "image": np.zeros((400, 2, 2, 3), np.uint8)}
     chosen = objective(**{"sentences.varied": 0.5, "sentences.variants": VARIANTS})
     table = numbered_table()
-    rows = draw_rows(jax.random.key(3), batch, table, chosen, PIXELS | NO_AUGMENTATION)
+    augmentation = PIXELS | NO_AUGMENTATION
+    drawn = jax.jit(lambda key, table: draw_rows(key, batch, table, chosen, augmentation))
+    rows = drawn(jax.random.key(3), table)
     rows = {name: np.asarray(value) for name, value in rows.items()}
     number = rows["tokens"][:, 0] - 100
     np.testing.assert_array_equal(number // VARIANTS, category)
@@ -104,7 +106,7 @@ def test_each_use_of_chance_has_a_key_of_its_own(monkeypatch):
     def recorded(function):
         def call(key, *arguments, **options):
             keys.append(tuple(np.ravel(jax.random.key_data(key))))
-            return function(key, *arguments, **options)
+            return jax.jit(lambda key: function(key, *arguments, **options))(key)
 
         return call
 
@@ -122,41 +124,60 @@ def test_each_use_of_chance_has_a_key_of_its_own(monkeypatch):
     assert len(set(keys)) == len(keys) == 2 * (len(names) + 1)
 
 
-class TestStep:
-    variation = Variation(partial=0.7, absences=0.5, templates=0.5, synonyms=0.5, order=0.5)
+VARIATION = Variation(partial=0.7, absences=0.5, templates=0.5, synonyms=0.5, order=0.5)
+VARIED = {"variants": VARIANTS, "variation": VARIATION}
 
-    def setup(self, varied, **options):
-        chosen = objective(**{"sentences.varied": varied, "sentences.variants": VARIANTS})
-        return Setup(chosen, variants=VARIANTS, variation=self.variation, **options)
 
-    def test_more_variants_alone_change_nothing(self):
-        few, many = Setup(objective()), self.setup(0.0)
-        assert many.table.tokens.shape[1] == VARIANTS
-        length = min(x.table.tokens.shape[-1] for x in (few, many))
-        assert (many.table.tokens[:, 0, :length] == few.table.tokens[:, 0, :length]).all()
-        assert many.take()[0]["sdm"] == pytest.approx(few.take()[0]["sdm"], rel=1e-5)
+def setup_of(varied, **options):
+    chosen = objective(**{"sentences.varied": varied, "sentences.variants": VARIANTS})
+    return Setup(chosen, **VARIED, **options)
 
-    def test_partial_sentences_beside_leave_the_other_losses_as_they_are(self):
-        beside = objective(**{"sentences.variants": VARIANTS, "loss.partial.weight": 1.0})
-        options = {"variants": VARIANTS, "variation": self.variation}
-        alone, one = self.setup(0.0).take()[0], Setup(beside, **options).take()[0]
-        parts = Setup(beside, micro_batches=2, mesh=make_mesh(), **options).take()[0]
-        assert parts == pytest.approx(one, rel=1e-4)
-        for name in objective().weights:
-            assert one[name] == pytest.approx(alone[name], rel=1e-4), name
-        assert one["loss"] == pytest.approx(alone["loss"] + one["partial"], rel=1e-4)
 
-    def test_parts_on_many_devices_take_the_step_of_the_whole(self):
-        one, many = self.setup(0.8), self.setup(0.8, micro_batches=2, mesh=make_mesh())
-        assert many.take()[0] == pytest.approx(one.take()[0], rel=1e-4)
-        before = self.setup(0.0).take()[0]
-        assert one.take()[0]["sdm"] != pytest.approx(before["sdm"], rel=1e-2)
+@pytest.fixture(scope="module")
+def alone():
+    """A step that draws the first variants alone, and its metrics."""
+    setup = setup_of(0.0)
+    return setup, setup.take()[0]
 
-    def test_each_step_draws_anew(self):
-        setup = self.setup(0.8)
-        start = setup.state
-        seen = set()
-        for step in range(3):
-            setup.state = dataclasses.replace(start, step=start.step + step)
-            seen.add(setup.take()[0]["attribute_iou"])
-        assert len(seen) == 3
+
+@pytest.fixture(scope="module")
+def varied():
+    """A step that draws others for most rows, and the state before it."""
+    setup = setup_of(0.8)
+    return setup, setup.state
+
+
+def test_more_variants_alone_change_nothing(alone, plain_step):
+    few, (many, metrics) = Setup(objective()), alone
+    assert many.table.tokens.shape[1] == VARIANTS
+    length = min(x.table.tokens.shape[-1] for x in (few, many))
+    assert (many.table.tokens[:, 0, :length] == few.table.tokens[:, 0, :length]).all()
+    assert metrics["sdm"] == pytest.approx(plain_step[0]["sdm"], rel=1e-5)
+
+
+def test_partial_sentences_beside_leave_the_other_losses_as_they_are(alone):
+    _, expected = alone
+    beside = objective(**{"sentences.variants": VARIANTS, "loss.partial.weight": 1.0})
+    one = Setup(beside, **VARIED).take()[0]
+    parts = Setup(beside, micro_batches=2, mesh=make_mesh(), **VARIED).take()[0]
+    assert parts == pytest.approx(one, rel=1e-4)
+    for name in objective().weights:
+        assert one[name] == pytest.approx(expected[name], rel=1e-4), name
+    assert one["loss"] == pytest.approx(expected["loss"] + one["partial"], rel=1e-4)
+
+
+def test_parts_on_many_devices_take_the_step_of_the_whole(alone, varied):
+    one, one.state = varied
+    metrics = one.take()[0]
+    many = setup_of(0.8, micro_batches=2, mesh=make_mesh())
+    assert many.take()[0] == pytest.approx(metrics, rel=1e-4)
+    assert metrics["sdm"] != pytest.approx(alone[1]["sdm"], rel=1e-2)
+
+
+def test_each_step_draws_anew(varied):
+    setup, start = varied
+    seen = set()
+    for step in range(3):
+        setup.state = dataclasses.replace(start, step=start.step + step)
+        seen.add(setup.take()[0]["attribute_iou"])
+    assert len(seen) == 3
