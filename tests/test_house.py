@@ -327,6 +327,10 @@ def test_docstrings_are_imperatives_or_noun_phrases():
             assert not errors.search(docstring), f"{path}: {name}"
 
 
+def test_the_readme_is_read_in_one_look():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
