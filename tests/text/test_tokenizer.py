@@ -6,6 +6,7 @@ import importlib.resources
 import clip_reference
 import numpy as np
 import pytest
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,6 +99,8 @@ def test_known_tokens():
 
 @pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
 def test_odd_texts_equal_transformers(text):
+    if "STARTOFTEXT" in text and transformers.__version__.startswith("4."):
+        pytest.skip("transformers 4 writes a text in small letters before it finds special tokens")
     assert [49406, *encode(text), 49407] == reference(text)
 
 
