@@ -3,21 +3,25 @@
 import json
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
-import numpy as np
-import PIL.Image
 import pytest
 
+from aima_jax.attributes import agreement
+from aima_jax.data import open_dataset, prepared_folder
+from configs import synthetic
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.trained
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with `runs/synthetic`, trained as the README says, and some pictures."""
+    """A folder with `runs/synthetic`, trained as the README says."""
     place = tmp_path_factory.mktemp("place")
     command = [sys.executable, str(ROOT / "run.py"), f"--config={ROOT / 'configs/synthetic.py'}"]
     subprocess.run([*command, f"--config.data_dir={place / 'data'}"], cwd=place, check=True)
@@ -25,12 +29,22 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(place):
-    folder = place / "pictures"
+def split(place):
+    """The pictures that the default run was tested on."""
+    config = synthetic.get_config()
+    config.data_dir = str(place / "data")
+    return open_dataset(prepared_folder(config)).split("test")
+
+
+@pytest.fixture(scope="module")
+def pictures(place, split):
+    """A folder of them, `FOLDER` in the README's command, and its `a.jpg` and `b.jpg`."""
+    folder = place / "FOLDER"
     folder.mkdir()
-    for seed, name in enumerate(["a.jpg", "b.jpg", "c.jpg", "d.jpg"]):
-        pixels = np.random.default_rng(seed).integers(0, 256, (128, 64, 3), np.uint8)
-        PIL.Image.fromarray(pixels).save(folder / name)
+    for index in range(len(split)):
+        (folder / f"{index:04}.jpg").write_bytes(split.bytes(index))
+    for index, name in enumerate(("a.jpg", "b.jpg")):
+        (place / name).write_bytes(split.bytes(index))
     return folder
 
 
@@ -40,16 +54,28 @@ def test_the_default_run_learns(place):
     assert results["random"]["R1"] < 0.05
 
 
-def test_a_search_from_the_command_line(place, pictures):
-    command = [sys.executable, "-m", "aima_jax.cli", "search", "gender=female,upper_color=red"]
-    flags = ["--workdir=runs/synthetic", f"--images={pictures}", "--out=ranking.png"]
-    done = subprocess.run([*command, *flags], cwd=place, capture_output=True, text=True, check=True)
-    assert len(re.findall(r"^ *\d+ +-?0\.\d+ +[abcd]\.jpg$", done.stdout, re.MULTILINE)) == 4
+def test_half_of_the_first_ten_are_what_the_readme_asks_for(place, split, pictures):
+    (command,) = re.findall(r"^aima (search .*)$", README, re.MULTILINE)
+    arguments = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, "-m", "aima_jax.cli", *arguments],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ranked = re.findall(r"^ *\d+ +-?\d+\.\d+ +(\d{4})\.jpg$", done.stdout, re.MULTILINE)
+    said = split.schema.said(split.schema.parse(arguments[1]))
+    agrees = agreement(split.attributes, said[None])[:, 0]
+    assert agrees.mean() < 0.05
+    assert agrees[[int(name) for name in ranked[:10]]].sum() >= 5
     assert (place / "ranking.png").stat().st_size > 10_000
 
 
 def test_the_readme_in_python(place, pictures, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (pictures / "runs").symlink_to(place / "runs")
-    monkeypatch.chdir(pictures)
-    exec(code, {})
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(place)
+    names = {}
+    exec(code, names)
+    ranked = names["search"].rank({"gender": "female", "upper_color": "red"}, names["gallery"])
+    assert sorted(index for index, _ in ranked) == [0, 1]
