@@ -238,6 +238,17 @@ def test_splits_of_a_column_bits_as_columns_absences_and_names_as_identities(raw
     assert (test["camera"].tolist(), train["camera"].tolist()) == ([2], [-1, 3])
 
 
+def test_pictures_that_are_not_listed_are_told_of(raw, tmp_path, capsys):
+    (raw / "more").mkdir()
+    picture = next(raw.glob("*.jpg")).read_bytes()
+    for name in ("extra.jpg", "more/other.jpg", "._extra.jpg", "more/.DS_Store"):
+        (raw / name).write_bytes(picture)
+    prepare("folder/example", manual_dir=raw, data_dir=tmp_path / "data")
+    told = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    expected = "2 pictures that labels.csv does not list, as extra.jpg, more/other.jpg"
+    assert told == [f"left out: {expected}"]
+
+
 def test_changed_files_are_refused_with_the_command_that_prepares_anew(raw, tmp_path, capsys):
     data = tmp_path / "my data"
     folder = prepare("folder/example", manual_dir=raw, data_dir=data)

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import pathlib
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from aima_jax.attributes import AttributeSchema, Group
+from aima_jax.data.pictures import is_picture_name
 from aima_jax.text import TEMPLATES, PromptTemplate, Wording
 from aima_jax.text.tokenizer import CONTEXT_LENGTH, encode
 from tfds_builders import tables
@@ -106,11 +108,17 @@ class Folder(PersonSearchBuilder):
         return self.builder_config.checksums
 
     def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
-        """Return train, val and test, each in the file's order."""
-        return {
-            name: SplitRecords(len(records), records)
-            for name, records in self.builder_config.records.items()
-        }
+        """Return train, val and test, each in the file's order; tell of pictures of none."""
+        splits = self.builder_config.records
+        listed = {record.filename for records in splits.values() for record in records}
+        names = (path.relative_to(manual_dir).as_posix() for path in manual_dir.rglob("*"))
+        if others := sorted(name for name in names if is_picture_name(name) and name not in listed):
+            print(
+                f"left out: {len(others)} pictures that {_LABELS} does not list, as "
+                f"{', '.join(others[:5])}",
+                file=sys.stderr,
+            )
+        return {name: SplitRecords(len(records), records) for name, records in splits.items()}
 
 
 def read_labels(path: pathlib.Path, content: Content) -> tuple[dict[str, list[Record]], bool]:
