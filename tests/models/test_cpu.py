@@ -58,8 +58,8 @@ def test_value_and_gradient_are_the_formula_s(policy, lengths):
         np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-5)
 
 
-def test_it_takes_less_memory_although_xla_on_a_cpu_does_not_honour_jax_checkpoint():
-    """Once XLA does, `cpu.checkpoint` is not needed."""
+def test_it_takes_less_memory_also_where_xla_on_a_cpu_does_not_honour_jax_checkpoint():
+    """JAX 0.10 does not, 0.12 does: from there on `cpu.checkpoint` is not needed."""
 
     def block(x, kernel):
         return x + jnp.tanh(x * jax.nn.sigmoid(x)) @ kernel
@@ -74,7 +74,10 @@ def test_it_takes_less_memory_although_xla_on_a_cpu_does_not_honour_jax_checkpoi
         compiled = jax.jit(jax.grad(loss, argnums=1)).lower(x, 8 * [kernel]).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert memory(jax.checkpoint(block, policy=POLICY)) == memory(block)
+    if jax.__version_info__ < (0, 11):
+        assert memory(jax.checkpoint(block, policy=POLICY)) == memory(block)
+    if jax.__version_info__ >= (0, 12):
+        assert memory(jax.checkpoint(block, policy=POLICY)) < 0.7 * memory(block)
     assert memory(cpu.checkpoint(block, policy=POLICY)) < 0.7 * memory(block)
 
 

@@ -7,9 +7,7 @@ import sys
 
 from samples import picture
 
-import aima_jax
-
-ROOT = pathlib.Path(aima_jax.__file__).parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_importing_parses_no_flags_and_touches_no_device():
