@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
@@ -75,19 +74,19 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     dataset = open_dataset(prepared_folder(config))
     split = dataset.split("test")
     _warn_of_training_pictures(restored, dataset)
+    params, model = flatten(restored.model), restored.model
+    encoder = Encoder(model, mesh, config.eval_batch_size, deterministic=config.deterministic)
+    image_size = tuple(restored.config["image_size"])
     if split.schema != restored.schema:
         results = {**_names(config, split, restored), "step": step}
         results["checkpoint"] = _reasons(chosen[0], restored) if chosen else {}
-        results |= _evaluate_cross(config, restored, split, mesh)
+        results |= _evaluate_cross(config, restored, split, encoder)
         if jax.process_index() == 0:
             record_start(workdir, evaluated_step=step, dataset=_dataset(split))
             write_json(_named(workdir / RESULTS, _suffix(split, restored)), results)
         return results
     queries, category = categories(split.attributes)
     table = build_text_table(queries, restored.template)
-    params, model = flatten(restored.model), restored.model
-    encoder = Encoder(model, mesh, config.eval_batch_size, deterministic=config.deterministic)
-    image_size = tuple(restored.config["image_size"])
 
     def encode(texts: Sequence[str]) -> Float[np.ndarray, "sentences dim"]:
         return encoder.texts(params, texts, width=table.tokens.shape[-1])
@@ -156,14 +155,11 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _evaluate_cross(
-    config: ConfigDict, restored: Restored, split: Split, mesh: Mesh
+    config: ConfigDict, restored: Restored, split: Split, encoder: Encoder
 ) -> dict[str, Any]:
     """The results on a dataset with other attributes, from what both know."""
     own, others = (common_meanings(one.schema) for one in (restored, split))
     params = flatten(restored.model)
-    encoder = Encoder(
-        restored.model, mesh, config.eval_batch_size, deterministic=config.deterministic
-    )
     encode = functools.partial(encoder.texts, params)
     size = tuple(restored.config["image_size"])
     images = encoder.split(params, split, size, threads=config.data.threads)

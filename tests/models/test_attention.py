@@ -91,7 +91,9 @@ def test_cudnn_is_taken_where_it_is(monkeypatch):
 @pytest.mark.parametrize("form", FORMS)
 def test_jax_refuses_to_train_odd_numbers_of_tokens_by_cudnn(form, monkeypatch):
     """Once it does not, no token has to be added."""
-    fused = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    fused = pytest.importorskip(
+        "jax._src.cudnn.fused_attention_stablehlo", reason="the refusal is looked for where it was"
+    )
     monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)  # as with cuDNN at hand
     monkeypatch.setattr(fused, "check_compute_capability", lambda _: True)
     monkeypatch.setattr(fused, "is_cuda_compute_capability_equal", lambda _: False)

@@ -26,18 +26,6 @@ PREPARE = (sys.executable, "-m", "tfds_builders.prepare", "pa100k")
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def raw(tmp_path):
-    """A small PA-100K."""
-    return small_pa100k(tmp_path / "raw")
-
-
-@pytest.fixture
-def data(tmp_path):
-    """A place for prepared datasets; it does not exist yet."""
-    return tmp_path / "data"
-
-
 def test_prepared_folder(raw, data):
     assert find("pa100k", data_dir=data) is None
     folder = prepare("pa100k", manual_dir=raw, data_dir=data)

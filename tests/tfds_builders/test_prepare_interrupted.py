@@ -22,18 +22,6 @@ PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def raw(tmp_path):
-    """A small PA-100K."""
-    return small_pa100k(tmp_path / "raw")
-
-
-@pytest.fixture
-def data(tmp_path):
-    """A place for prepared datasets; it does not exist yet."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def ctrl_c():
     """SIGINT as in a terminal, also in what is started: a shell's background jobs ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
