@@ -172,6 +172,16 @@ def renew_manifest(dataset: str, *, data_dir: _Place = None) -> None:
     _write_manifest(folder, builder, config, manifest["counts"], manifest["contents"])
 
 
+def common_pictures(trained: str, asked: str) -> bool:
+    """Tell whether the test split of one dataset may hold training pictures of another."""
+    if trained.partition("/")[0] not in DATASETS:
+        return False
+    (builder, config), (other, other_config) = _builder(trained), _builder(asked)
+    if builder is other and builder.one_division:
+        return False
+    return not builder.pictures(config).isdisjoint(other.pictures(other_config))
+
+
 def _builder(dataset: str) -> tuple[type["PersonSearchBuilder"], str]:
     """The builder's class, and its config's name."""
     import tensorflow_datasets as tfds

@@ -87,6 +87,12 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     schema: AttributeSchema
     wording: Wording
     traits: Traits
+    one_division = False  # into training and test pictures, which all configs keep
+
+    @classmethod
+    def pictures(cls, config: str) -> frozenset[str]:
+        """Return the datasets whose pictures a config uses."""
+        return frozenset({cls.name})
 
     @classmethod
     def config_name(cls, name: str) -> str:

@@ -134,7 +134,7 @@ def labels_file(split: str) -> str:
 def prepared_folder(config: ConfigDict) -> pathlib.Path:
     """Return the prepared folder of `config.dataset`, prepared by the first host if need be.
 
-    Nothing else in `aima_jax` imports builders than this and `common_meanings`.
+    Nothing else in `aima_jax` imports builders than this and the two functions below.
 
     Raises:
         FileNotFoundError: neither prepared nor raw files are there.
@@ -161,7 +161,7 @@ def prepared_folder(config: ConfigDict) -> pathlib.Path:
 
 def common_meanings(
     schema: AttributeSchema,
-) -> dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]]:
+) -> dict[str, tuple[tuple[str, ...] | None, tuple[str, ...] | None]]:
     """Return what the bits of a schema mean in the builders' common vocabulary.
 
     Raises:
@@ -175,3 +175,10 @@ def common_meanings(
             f"tables for {', '.join(MEANINGS)} (tfds_builders/upar/mapping.py)"
         )
     return MEANINGS[schema.name]
+
+
+def may_share_pictures(trained: str, asked: str) -> bool:
+    """Tell whether the test split of one dataset may hold training pictures of another."""
+    from tfds_builders import prepare
+
+    return prepare.common_pictures(trained, asked)

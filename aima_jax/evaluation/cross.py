@@ -1,10 +1,12 @@
 """A model asked about another dataset's people, with what both schemas can say. [ours]
 
 A table says what the bits of a schema mean in a common vocabulary: of each bit of that the schema's
-bits of which one says that it holds, and those of which one says that it does not, None for
-"whenever none of the former holds". Where both are said, or neither, nothing is known.
+bits of which one says that it holds, and those of which one says that it does not; one of the two
+may be None, for "whenever none of the other holds". Where both are said, or neither, nothing is
+known.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +15,12 @@ from jaxtyping import Bool, Float, Int8, UInt8
 
 from aima_jax.attributes import AttributeSchema, Description
 from aima_jax.evaluation.metrics import METRICS, irrelevant_above, query_metrics, random_ranking
+from aima_jax.evaluation.partial import area_under_curve
 from aima_jax.evaluation.posterior import Bank, EncodeTexts
 from aima_jax.evaluation.similarity import Gallery
 from aima_jax.text import PromptTemplate
 
-Meaning = tuple[Sequence[str], Sequence[str] | None]
+Meaning = tuple[Sequence[str] | None, Sequence[str] | None]
 Meanings = Mapping[str, Meaning]
 
 SharedStatements = Int8[np.ndarray, "rows shared"]
@@ -49,7 +52,9 @@ def evaluate_cross(
     Returns:
         "attributes" (the shared bits), "queries", "without_category" (queries with which no
         category of the bank agrees, asked by their own sentence), and by "posterior" over the bank
-        and by "cosine" of the partial sentence R1, R5, R10, mAP and mINP; and "random".
+        and by "cosine" of the partial sentence R1, R5, R10, mAP and mINP; "random"; and under
+        "bits", for each bit that some labels say to hold and some not to, the AUC of its posterior
+        and as "base" the share of images that have it, among those whose labels tell.
 
     Raises:
         ValueError: nothing is shared.
@@ -96,6 +101,7 @@ def evaluate_cross(
             for name, values in metrics.items()
         },
         "random": {name: float(np.mean([one[name] for one in chance])) for name in ("R1", "mAP")},
+        "bits": _single_bits(shared, known, bank, images, gallery_said),
     }
 
 
@@ -110,8 +116,11 @@ def translate(
     said = np.zeros((len(attributes), len(shared)), np.int8)
     for column, bit in enumerate(shared):
         yes, no = meanings[bit]
-        holds = attributes[:, [place[name] for name in yes]].any(axis=1)
-        lacks = ~holds if no is None else attributes[:, [place[name] for name in no]].any(axis=1)
+        holds, lacks = (
+            attributes[:, [place[name] for name in names or ()]].any(axis=1) for names in (yes, no)
+        )
+        holds = ~lacks if yes is None else holds
+        lacks = ~holds if no is None else lacks
         said[:, column] = holds.astype(np.int8) - lacks
     return said
 
@@ -152,6 +161,28 @@ def shared_description(
         ):
             description[group.name] = group.absent
     return description
+
+
+def _single_bits(
+    shared: Sequence[str],
+    known: SharedStatements,
+    bank: Bank,
+    images: Float[np.ndarray, "gallery dim"],
+    gallery_said: SharedStatements,
+) -> dict[str, dict[str, float]]:
+    """AUC of each shared bit's posterior, given that the bit is told, and the share that has it."""
+    holding, lacking = (
+        dataclasses.replace(bank, attributes=known == sign).attribute_probabilities(images)
+        for sign in (1, -1)
+    )
+    bits = {}
+    for column, bit in enumerate(shared):
+        told = gallery_said[:, column] != 0
+        having = gallery_said[told, column] == 1
+        if having.any() and not having.all():
+            scores = holding[told, column] - lacking[told, column]
+            bits[bit] = {"AUC": area_under_curve(scores, having), "base": float(having.mean())}
+    return bits
 
 
 def _contradictions(a: SharedStatements, b: SharedStatements) -> Bool[np.ndarray, "a b"]:

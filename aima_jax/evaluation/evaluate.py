@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from aima_jax.checkpoint import FOLDER, Restored, Selected, load_model, select
 from aima_jax.data import Dataset, Split, categories, open_dataset, prepared_folder
-from aima_jax.data.prepared import common_meanings
+from aima_jax.data.prepared import common_meanings, may_share_pictures
 from aima_jax.distributed import from_first_host
 from aima_jax.evaluation.cross import evaluate_cross
 from aima_jax.evaluation.encoder import Encoder
@@ -201,7 +201,7 @@ def _warn_of_training_pictures(restored: Restored, dataset: Dataset) -> None:
     """Warn of a dataset whose test split may hold training pictures, by its name or its content."""
     trained, fields = restored.dataset.get("name", ""), restored.config
     held_out = fields.get("validation_categories") and fields.get("selection") != "test"
-    if dataset.name != trained and dataset.name.split("/")[0] == trained.split("/")[0]:
+    if dataset.name != trained and may_share_pictures(trained, dataset.name):
         _log.warning(
             "the test split of %s may hold pictures that the model was trained on: those of %s",
             dataset.name,
@@ -256,6 +256,11 @@ def results_table(results: Mapping[str, Any]) -> str:
         for name in ("posterior", "cosine"):
             lines.append(line(f"by {name}", shared[name] | {"queries": shared["queries"]}))
     lines.append(line("random ranking", results["random"], columns))
+    if bits := (shared or {}).get("bits"):
+        means = {of: fmean(bit[of] for bit in bits.values()) for of in ("AUC", "base")}
+        lines += ["", f"{'shared bits':<30}    AUC   base"]
+        for name, bit in {**bits, "mean": means}.items():
+            lines.append(f"{name:<30}{100 * bit['AUC']:7.1f}{100 * bit['base']:7.1f}")
     if "partial" in protocols:
         columns = ("R1", "P10", "mAP")
         lines += ["", title("groups said", columns)]

@@ -12,6 +12,7 @@ from upar_files import small_upar
 
 from aima_jax import evaluation
 from aima_jax.checkpoint import pack_categories
+from aima_jax.data.prepared import may_share_pictures
 from aima_jax.evaluation.cross import evaluate_cross
 from aima_jax.evaluation.posterior import Bank
 from aima_jax.text import PromptTemplate
@@ -97,6 +98,26 @@ def test_metrics_are_those_of_plain_loops():
         chance.append(sum(relevant) / len(kept))
     assert found["without_category"] == lost > 0
     assert found["random"]["R1"] == pytest.approx(np.mean(chance))
+    for place, bit in enumerate(shared):
+        scores = {
+            i: weights[i] @ [category[place] for category in bank]
+            for i, row in enumerate(rows)
+            if row[place]
+        }
+        having = [i for i in scores if rows[i][place] == 1]
+        without = [i for i in scores if rows[i][place] == -1]
+        if not having or not without:
+            assert bit not in found["bits"]
+            continue
+        order = [
+            np.sign(scores[i] / weights[i].sum() - scores[j] / weights[j].sum())
+            for i in having
+            for j in without
+        ]
+        area = (np.mean(order) + 1) / 2
+        assert found["bits"][bit]["AUC"] == pytest.approx(area, abs=1e-9), bit
+        assert found["bits"][bit]["base"] == len(having) / len(scores)
+    assert len(found["bits"]) > 5
     # Those that the bank answers, alone: without the others the whole is their mean.
     answered = np.array([any(not contradict(category, row) for category in bank) for row in rows])
     again = evaluate_cross(
@@ -142,7 +163,7 @@ def test_a_whole_evaluation_names_both_datasets(tmp_path):
     assert "by posterior" in table and "11 shared bits" in table
 
 
-def test_a_model_of_one_domain_of_upar_is_asked_about_another(tmp_path):
+def test_a_model_of_one_domain_of_upar_is_asked_about_another(tmp_path, caplog):
     model = samples.make_model()
     metadata = dataclasses.replace(
         samples.metadata(model),
@@ -161,6 +182,26 @@ def test_a_model_of_one_domain_of_upar_is_asked_about_another(tmp_path):
     assert tuple(results["protocols"]) == ("standard", "upar")
     assert results["protocols"]["upar"]["mADM"] == 1  # there is one picture
     assert "mADM" in evaluation.results_table(results)
+    # All of UPAR keeps to one division into training and test.
+    assert not [message for message in caplog.messages if "may hold pictures" in message]
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "shared"),
+    [
+        ("upar/without_peta", "upar/peta", False),
+        ("upar/all", "upar/market1501", False),
+        ("peta/sal", "peta/random1", True),
+        ("upar/peta", "peta/sal", True),
+        ("market1501_attribute", "upar/without_peta", True),
+        ("upar/market1501", "pa100k", False),
+        ("pa100k", "synthetic_pedestrians", False),
+        ("somebody/else", "pa100k", False),
+        ("", "pa100k", False),
+    ],
+)
+def test_which_datasets_may_share_pictures(trained, asked, shared):
+    assert may_share_pictures(trained, asked) is shared
 
 
 def test_a_schema_without_a_table_is_refused(tmp_path):

@@ -16,6 +16,7 @@ PACKAGES = {
     "market1501": market1501_attribute,
     "pa100k": pa100k,
     "peta": peta,
+    "peta35": peta,
     "synthetic": synthetic_pedestrians,
 }
 COLORS = {f"{part}_color={color}" for part in ("upper", "lower") for color in upar.schema.COLORS}
@@ -27,6 +28,8 @@ UNKNOWN = {
     | {f"lower_color={color}" for color in ("orange", "other")},
     "pa100k": {"hair=short", "hair=long", "hair=bald", "glasses", "sunglasses"} | COLORS,
     "peta": {"upper_color=other", "lower_color=other", "glasses"},
+    "peta35": {"age=young", "hair=short", "hair=long", "hair=bald", "sleeve=short", "glasses"}
+    | COLORS,
     "synthetic": {"hair=bald", "sunglasses"}
     | {f"upper_color={color}" for color in ("brown", "orange", "other")}
     | {f"lower_color={color}" for color in ("orange", "pink", "purple", "yellow", "other")},
@@ -68,16 +71,17 @@ OTHERWISE = {("market1501", "0015"): {"hair=short"}, ("peta", 18984): {"sunglass
 def test_a_table_knows_its_bits_and_lists_what_is_unknown(name):
     assert set(unknown(name)) == UNKNOWN[name]
     own = set(SCHEMAS[name].names)
-    told = {bit for yes, no in MEANINGS[name].values() for bit in (*yes, *(no or ()))}
+    told = {bit for yes, no in MEANINGS[name].values() for bit in (*(yes or ()), *(no or ()))}
     assert told <= own
     assert set(without_counterpart(name)) == own - told
     assert set(MEANINGS[name]) == set(VOCABULARY) - UNKNOWN[name]
     if name == "pa100k":
         assert {"boots", "lower_type=long_coat", "glasses", "view=front"} <= own - told
-    assert SCHEMAS[name] == PACKAGES[name].SCHEMA
+    package = PACKAGES[name]
+    assert SCHEMAS[name] == (package.SCHEMA_35 if name == "peta35" else package.SCHEMA)
 
 
-@pytest.mark.parametrize("name", ["market1501", "pa100k", "peta"])
+@pytest.mark.parametrize("name", ["market1501", "pa100k", "peta", "peta35"])
 def test_every_real_row_maps_without_contradiction(shared_data, name):
     schema, shared = SCHEMAS[name], list(MEANINGS[name])
     rows = label_files.categories(shared_data, schema)
@@ -95,6 +99,22 @@ def test_every_real_row_maps_without_contradiction(shared_data, name):
         own = schema.said(description)
         assert not ((own == 1) & (row == 0)).any() and not ((own == -1) & (row == 1)).any()
         template.render(description)
+
+
+def test_the_usual_35_of_peta_say_nothing_that_all_105_deny(shared_data):
+    rows = label_files.peta(shared_data)[1]
+    shared = list(MEANINGS["peta35"])
+    few = translate(rows[:, :35], SCHEMAS["peta35"], MEANINGS["peta35"], shared)
+    many = translate(rows, SCHEMAS["peta"], MEANINGS["peta"], shared)
+    assert not (few * many == -1).any()
+    gender = shared.index("gender=female")
+    assert (few[:, gender] != many[:, gender]).sum() == 1  # the image without any
+    template = PromptTemplate(SCHEMAS["peta35"], "sentence", peta.WORDING)
+    for value, said in ((1, "female"), (-1, "male")):
+        told = shared_description(
+            np.array([value]), template, MEANINGS["peta35"], ["gender=female"]
+        )
+        assert told == {"gender": said}
 
 
 @pytest.mark.parametrize("line", LINES, ids=str)

@@ -33,24 +33,28 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class _Domain:
-    """One of the three datasets: its paths in the files, and where its pictures are.
+    """One of the three datasets: its name, its paths in the files, and where its pictures are.
 
     `find` takes manual_dir and instructions, and returns a picture's place by the end of its path.
     """
 
+    dataset: str
     path: re.Pattern[str]
     find: Callable[[pathlib.Path, str], Callable[[str], pathlib.Path]]
 
 
 _DOMAINS = {
     "market1501": _Domain(
+        "market1501_attribute",
         re.compile(r"Market1501/((?:bounding_box_train|bounding_box_test|query)/[\w.-]+)", re.A),
         market1501_attribute.find_pictures,
     ),
     "pa100k": _Domain(
-        re.compile(r"PA100k/release_data/release_data/([\w-][\w.-]*)", re.A), pa100k.find_pictures
+        "pa100k",
+        re.compile(r"PA100k/release_data/release_data/([\w-][\w.-]*)", re.A),
+        pa100k.find_pictures,
     ),
-    "peta": _Domain(re.compile(r"PETA/images/(\d{5}\.png)", re.A), peta.find_pictures),
+    "peta": _Domain("peta", re.compile(r"PETA/images/(\d{5}\.png)", re.A), peta.find_pictures),
 }
 
 
@@ -90,6 +94,7 @@ class Upar(PersonSearchBuilder):
     schema = SCHEMA
     wording = WORDING
     traits = Traits(cameras=False, query_folder=None, identities=False)
+    one_division = True
     builder_config: UparConfig
     BUILDER_CONFIGS = _configs()
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
@@ -98,6 +103,12 @@ class Upar(PersonSearchBuilder):
         "PA100k/ and PETA/, or what market1501_attribute, pa100k and peta are prepared from; "
         "links will do."
     )
+
+    @classmethod
+    def pictures(cls, config: str) -> frozenset[str]:
+        """Return the datasets whose pictures a config uses."""
+        [domains] = [{*one.train, *one.test} for one in cls.BUILDER_CONFIGS if one.name == config]
+        return frozenset(_DOMAINS[domain].dataset for domain in domains)
 
     def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
         """Return train and test, which is the challenge's validation, in the files' order."""
