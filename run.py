@@ -1,5 +1,6 @@
 """Train and evaluate AIMA: `python run.py --config=configs/synthetic.py`."""
 
+import io
 import os
 import pathlib
 import sys
@@ -30,6 +31,27 @@ PROCESSES = flags.DEFINE_integer("processes", None, "number of hosts", flag_valu
 PROCESS = flags.DEFINE_integer("process", None, "number of this host, from 0", flag_values=FLAGS)
 flags.DEFINE_boolean("help", False, "show this help", short_name="h", flag_values=FLAGS)
 flags.mark_flag_as_required("config", flag_values=FLAGS)
+
+
+class UnreadPipe(io.FileIO):
+    """A pipe whose reader may go, as `head` does: what is written after that is lost."""
+
+    def write(self, data, /) -> int:
+        """Return how many bytes were taken."""
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            return len(data)
+
+
+def outlive_readers() -> None:
+    """Have a run continue when nobody reads its output any more."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream and stream is getattr(sys, f"__{name}__") and not stream.isatty():
+            pipe = io.BufferedWriter(UnreadPipe(stream.fileno(), "w", closefd=False))
+            text = io.TextIOWrapper(pipe, stream.encoding, stream.errors, line_buffering=True)
+            setattr(sys, name, text)
 
 
 def main(argv: list[str]) -> int:
@@ -94,6 +116,7 @@ def parse(argv: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     status = main(sys.argv)
     if status == 130 and "IPython" not in sys.modules:
         # At once: a thread that still compiles would make Python abort at its end.

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import json
+import math
 import pathlib
 import platform
 import subprocess
@@ -148,13 +149,14 @@ def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-    """Read metrics.jsonl; a last line that was cut off is left out."""
+    """Read metrics.jsonl, null as NaN; a last line that was cut off is left out."""
     rows = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            values = json.loads(line)
         except ValueError:
             break
+        rows.append({name: math.nan if v is None else v for name, v in values.items()})
     return rows
 
 

@@ -6,6 +6,7 @@ TensorBoard's, which are cut back when a run resumes.
 
 import errno
 import json
+import math
 import os
 import pathlib
 import struct
@@ -158,7 +159,9 @@ class _Appended:
 
 
 def _line(row: Mapping[str, float]) -> bytes:
-    return json.dumps(row).encode() + b"\n"
+    """A row as JSON, which has no NaN: null is a number that is not finite."""
+    values = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    return json.dumps(values, allow_nan=False).encode() + b"\n"
 
 
 def _scalars(row: Mapping[str, float]) -> bytes:

@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import math
 import resource
 import signal
 
+import numpy as np
 import pytest
 from kill_runs import scalars
 
+from aima_jax.evaluation.report import write_report
 from aima_jax.training.logs import MetricsWriter
 from aima_jax.workdir import read_metrics
 
@@ -25,6 +28,28 @@ def test_a_resume_cuts_back_to_its_step(tmp_path):
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_what_is_not_finite_is_null_and_read_as_nan(tmp_path):
+    for first_step, values in ((0, [math.nan, math.inf, 1.5]), (3, [-math.inf])):
+        writer = MetricsWriter(tmp_path, first_step=first_step)  # the second reads the first's
+        for step, value in enumerate(values, first_step + 1):
+            writer.write(step, {"train/loss": value})
+        writer.close()
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line, parse_constant=refuse)["train/loss"] for line in lines]
+    assert found == [None, None, 1.5, None]
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    np.testing.assert_array_equal(
+        [row["train/loss"] for row in rows], [math.nan, math.nan, 1.5, math.nan]
+    )
+    assert len(scalars(tmp_path)) == 4
+    write_report(tmp_path / "report", metrics_path=tmp_path / "metrics.jsonl", rankings=[])
+    assert (tmp_path / "report" / "curves.png").stat().st_size > 1000
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path):
