@@ -12,6 +12,7 @@ _COMMANDS = {
     "prepare": ("tfds_builders.prepare", "prepare a dataset: raw files in, checked records out"),
     "describe": ("tfds_builders.describe", "describe a prepared dataset in numbers and a picture"),
     "convert": ("aima_jax.convert.__main__", "convert weights, or verify those of a CLIP"),
+    "index": ("aima_jax.search.index", "make or extend a gallery from the pictures of a folder"),
     "search": ("aima_jax.search.__main__", "find the pictures of a folder that match a query best"),
 }
 

@@ -80,18 +80,23 @@ def atomic_write(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathli
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: pathlib.Path, content: object) -> None:
-    """Write a JSON file, on disk before it has its name."""
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+def write_json(path: pathlib.Path, content: object, *, shared: bool = False) -> None:
+    """Write a JSON file, on disk before it has its name; `shared` as of `atomic_write`."""
+    with (
+        atomic_write(path, shared=shared) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
         json.dump(content, file, indent=2, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def write_sealed_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object together with its own checksum."""
-    write_json(path, {**content, "sha256": _digest(content)})
+def write_sealed_json(
+    path: pathlib.Path, content: Mapping[str, Any], *, shared: bool = False
+) -> None:
+    """Write a JSON object together with its own checksum; `shared` as of `atomic_write`."""
+    write_json(path, {**content, "sha256": _digest(content)}, shared=shared)
 
 
 def read_sealed_json(path: pathlib.Path) -> dict[str, Any]:

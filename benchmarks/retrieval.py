@@ -38,7 +38,7 @@ from aima_jax.evaluation.protocols import (
     evaluate_rankings,
     removed_images,
 )
-from aima_jax.evaluation.similarity import Gallery, top_k
+from aima_jax.evaluation.similarity import GalleryFeatures, top_k
 
 DIM = 512
 PROTOCOLS = ("standard", "sal", "asmr")
@@ -169,7 +169,7 @@ def benchmark_search(rounds: int, images: int, threads: int) -> None:
     features = normalised(images, 4)
     index = faiss.IndexFlatIP(DIM)
     index.add(features)
-    gallery = Gallery(features)
+    gallery = GalleryFeatures(features)
     del features
     print(f"\nsearch: ten of {images} × {DIM}, faiss {faiss.__version__}")
     for batch in (1, 16, 64, 256):

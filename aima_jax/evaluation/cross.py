@@ -17,7 +17,7 @@ from aima_jax.attributes import AttributeSchema, Description
 from aima_jax.evaluation.metrics import METRICS, irrelevant_above, query_metrics, random_ranking
 from aima_jax.evaluation.partial import area_under_curve
 from aima_jax.evaluation.posterior import Bank, EncodeTexts
-from aima_jax.evaluation.similarity import Gallery
+from aima_jax.evaluation.similarity import GalleryFeatures
 from aima_jax.text import PromptTemplate
 
 Meaning = tuple[Sequence[str] | None, Sequence[str] | None]
@@ -76,7 +76,7 @@ def evaluate_cross(
 
     above: dict[str, list] = {"posterior": [], "cosine": []}
     chance = []
-    for group, cosines in Gallery(images).similarities(sentences):
+    for group, cosines in GalleryFeatures(images).similarities(sentences):
         joining = {
             row - group.start: sentences[row : row + 1]
             for row in lost

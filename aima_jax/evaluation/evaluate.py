@@ -23,7 +23,7 @@ from aima_jax.evaluation.partial import PartialQueries
 from aima_jax.evaluation.posterior import load_bank
 from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels, evaluate_rankings
 from aima_jax.evaluation.report import Ranking, write_report
-from aima_jax.evaluation.similarity import Gallery, first_places
+from aima_jax.evaluation.similarity import GalleryFeatures, first_places
 from aima_jax.fields import check_config
 from aima_jax.files import atomic_write, user_path, write_json
 from aima_jax.parameters import flatten
@@ -92,7 +92,7 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         return encoder.texts(params, texts, width=table.tokens.shape[-1])
 
     images = encoder.split(params, split, image_size, threads=config.data.threads)
-    gallery, sentences = Gallery(images), encode(table.sentences)
+    gallery, sentences = GalleryFeatures(images), encode(table.sentences)
     bank = load_bank(restored, encode, temperature=config.posterior_temperature)
     normaliser = bank.normaliser(images)
     trained = {bits.tobytes() for bits in restored.categories}

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from aima_jax.attributes import AttributeSchema, Description, agreement
 from aima_jax.evaluation.metrics import irrelevant_above, query_metrics, random_ranking
 from aima_jax.evaluation.posterior import Bank, EncodeTexts, complete
-from aima_jax.evaluation.similarity import Gallery
+from aima_jax.evaluation.similarity import GalleryFeatures
 from aima_jax.text import PromptTemplate
 
 GROUPS_SAID = {"1": 1, "2": 2, "3": 3, "5": 5, "all": None}
@@ -42,10 +42,10 @@ class PartialQueries:
         bank: Bank,
         images: Float[np.ndarray, "gallery dim"],
         attributes: UInt8[np.ndarray, "gallery attributes"],
-        gallery: Gallery | None = None,
+        gallery: GalleryFeatures | None = None,
     ):
         self._template, self._encode, self._bank = template, encode, bank
-        self._images, self._gallery = images, gallery or Gallery(images)
+        self._images, self._gallery = images, gallery or GalleryFeatures(images)
         self._attributes = attributes
         self._images_with = dict(
             zip(template.schema.names, attributes.sum(0).tolist(), strict=True)

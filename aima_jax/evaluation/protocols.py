@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from aima_jax.evaluation.metrics import METRICS, irrelevant_above, query_metrics, ranked_in_order
-from aima_jax.evaluation.similarity import Gallery
+from aima_jax.evaluation.similarity import GalleryFeatures
 
 # The average precision of each protocol, as `metrics.query_metrics` names it.
 AVERAGE_PRECISION = {"standard": "mean", "sal": "mean", "asmr": "trapezoidal", "upar": "mean"}
@@ -103,7 +103,7 @@ Bits = tuple[UInt8[np.ndarray, "query attributes"], UInt8[np.ndarray, "gallery a
 
 def evaluate_rankings(
     query_features: Float[np.ndarray, "query dim"],
-    gallery: Float[np.ndarray, "gallery dim"] | Gallery,
+    gallery: Float[np.ndarray, "gallery dim"] | GalleryFeatures,
     query_category: Int[np.ndarray, "query"],
     labels: GalleryLabels,
     protocols: Sequence[str],
@@ -121,7 +121,7 @@ def evaluate_rankings(
 
     Args:
         query_features: L2-normalised, as are the gallery's.
-        gallery: features, or a `Gallery` of them.
+        gallery: features, or a `GalleryFeatures` of them.
         query_category: of each query, all different.
         labels: of the gallery.
         protocols: of `AVERAGE_PRECISION`.
@@ -144,7 +144,7 @@ def evaluate_rankings(
     if not protocols:
         raise ValueError(f"no protocol is given; there are {', '.join(AVERAGE_PRECISION)}")
     removed = {name: removed_images(name, labels, traits) for name in protocols if name != "upar"}
-    gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
+    gallery = gallery if isinstance(gallery, GalleryFeatures) else GalleryFeatures(gallery)
     if len(query_category) != len(query_features) or len(labels) != gallery.shape[0]:
         raise ValueError(
             f"{len(query_features)} queries and {gallery.shape[0]} images must have as many "

@@ -3,15 +3,20 @@
 The gallery is on the devices in blocks of one shape, which all go through the same compiled
 product: among the same queries a pair has the same similarity to the last bit in any block, on any
 number of devices. So copies of a picture tie exactly.
+
+The first places are found on the devices: the k groups of neighbours with the highest maxima hold
+them, since what is in another group has k images before it. Only those groups are looked into.
 """
 
+import functools
+import os
 from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from aima_jax.sharding import one_ahead
 
@@ -21,15 +26,17 @@ _ROW_MULTIPLE = 128
 _GROUP_BYTES = 2**27  # of the similarities of the queries that are asked at once
 
 
-class Gallery:
+class GalleryFeatures:
     """The features of a gallery on the devices of this host, to be asked many times.
 
     Args:
-        features: L2-normalised; they may be a memory map. Where the devices share the host's
-            memory they may be used in place, so they must not change afterwards.
+        features: L2-normalised; any array that can be sliced, as a memory map. Where the devices
+            share the host's memory they may be used in place, so they must not change afterwards.
         devices: of this host; all by default.
         block_size: images on one device at once, rounded up to a multiple of 128; fewer where the
             gallery does not fill a block.
+        resident: keep them on the devices between queries, as far as they fit by default. Otherwise
+            each block is read again for each group of queries.
 
     Raises:
         ValueError: there are no features, or one is not finite.
@@ -41,25 +48,74 @@ class Gallery:
         *,
         devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  (jax's)
         block_size: int = BLOCK_SIZE,
+        resident: bool | None = None,
     ):
-        if features.ndim != 2 or 0 in features.shape:
+        if len(features.shape) != 2 or 0 in features.shape:
             raise ValueError(f"a gallery must be [images, dim], it is {list(features.shape)}")
         devices = devices or jax.local_devices()
-        mesh = Mesh(np.array(devices), ("gallery",), axis_types=(AxisType.Auto,))
-        split = NamedSharding(mesh, PartitionSpec("gallery"))
-        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._mesh = Mesh(np.array(devices), ("gallery",), axis_types=(AxisType.Auto,))
+        self._split = NamedSharding(self._mesh, PartitionSpec("gallery"))
+        self._everywhere = NamedSharding(self._mesh, PartitionSpec())
         self.shape = features.shape
         # Powers of two, so that galleries of many sizes share a few compiled programs.
         share = -(-self.shape[0] // len(devices))
         block_size = min(block_size, 2 ** (share - 1).bit_length())
         self.block_size = -(-block_size // _ROW_MULTIPLE) * _ROW_MULTIPLE
-        rows = self.block_size * len(devices)
-        self._blocks = []
-        for start in range(0, self.shape[0], rows):
-            part = np.asarray(features[start : start + rows], np.float32)
-            _require_finite(part, "image", start)
-            padded = np.pad(part, ((0, rows - len(part)), (0, 0)))
-            self._blocks.append(jax.block_until_ready(jax.device_put(padded, split)))
+        self._rows = self.block_size * len(devices)
+        self._features, self._blocks = features, None
+        if resident is None:
+            resident = 4 * self.shape[0] * self.shape[1] < _room(devices)
+        if resident:
+            blocks = []
+            for block in self._placed():
+                blocks.append(jax.block_until_ready(block))
+            self._features, self._blocks = features[:0], blocks
+
+    def first(
+        self,
+        queries: Float[np.ndarray, "query dim"],
+        k: int,
+        kept: Bool[np.ndarray, "gallery"] | None = None,
+    ) -> tuple[Float[np.ndarray, "query k"], Int[np.ndarray, "query k"]]:
+        """The k images of highest inner product for each query, exactly; ties by lower index.
+
+        Args:
+            queries: L2-normalised.
+            k: all images if there are fewer.
+            kept: the images that count; all by default.
+
+        Returns:
+            Their inner products, best first, and their indices.
+
+        Raises:
+            ValueError: `k` is less than 1, or as `similarities`.
+        """
+        queries = self._checked(queries)
+        if k < 1:
+            raise ValueError(f"k must be at least 1, it is {k}")
+        images = self.shape[0]
+        kept = np.ones(images, bool) if kept is None else kept
+        k = min(k, int(np.count_nonzero(kept)))
+        padded = np.pad(kept, (0, -images % self._rows))
+        masks = [jax.device_put(part, self._split) for part in padded.reshape(-1, self._rows)]
+        rounded = 1 << max(k - 1, 0).bit_length()  # so that many k share a few programs, as well
+        size = min(1 << (len(queries) - 1).bit_length(), max(1, _GROUP_BYTES // (4 * self._rows)))
+        scores = np.empty((len(queries), k), np.float32)
+        indices = np.empty((len(queries), k), np.int64)
+        for start in range(0, len(queries), size):
+            group = slice(start, min(start + size, len(queries)))
+            placed = self._put_queries(queries[group], size)
+            found = [
+                _first(placed, block, mask, mesh=self._mesh, k=rounded)
+                for block, mask in zip(self._placed(), masks, strict=True)
+            ]
+            best = np.concatenate([np.asarray(part[0]) for part in found], axis=1)
+            index = [np.asarray(part[1]) + self._rows * i for i, part in enumerate(found)]
+            order = np.argsort(-best, axis=1, kind="stable")[: group.stop - group.start, :k]
+            best, index = best[: len(order)], np.concatenate(index, axis=1)[: len(order)]
+            scores[group] = np.take_along_axis(best, order, axis=1)
+            indices[group] = np.take_along_axis(index, order, axis=1)
+        return scores, indices
 
     def similarities(
         self, queries: Float[np.ndarray, "query dim"]
@@ -71,6 +127,35 @@ class Gallery:
         Raises:
             ValueError: the sizes do not fit, there are no queries, or a feature is not finite.
         """
+        queries = self._checked(queries)
+        size = min(len(queries), max(1, _GROUP_BYTES // (4 * self.shape[0])))
+
+        def products() -> Iterator[tuple[slice, list[Float[Array, "group rows"]]]]:
+            for start in range(0, len(queries), size):
+                group = slice(start, min(start + size, len(queries)))
+                placed = self._put_queries(queries[group], size)
+                yield group, [_product(placed, block) for block in self._placed()]
+
+        for group, parts in one_ahead(products()):
+            rows = np.concatenate([np.asarray(part) for part in parts], axis=1)
+            yield group, rows[: group.stop - group.start, : self.shape[0]]
+
+    def _placed(self) -> Iterator[Float[Array, "rows dim"]]:
+        """Blocks on the devices, the last one filled up with zeros."""
+        if self._blocks is not None:
+            yield from self._blocks
+            return
+        for start in range(0, self.shape[0], self._rows):
+            part = np.asarray(self._features[start : start + self._rows], np.float32)
+            _require_finite(part, "image", start)
+            padded = np.pad(part, ((0, self._rows - len(part)), (0, 0)))
+            yield jax.device_put(padded, self._split)
+
+    def _put_queries(self, group: Float[np.ndarray, "group dim"], size: int) -> Array:
+        """Queries on every device, filled up to `size` with zeros."""
+        return jax.device_put(np.pad(group, ((0, size - len(group)), (0, 0))), self._everywhere)
+
+    def _checked(self, queries: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, "query dim"]:
         queries = np.asarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.shape[1] or not len(queries):
             raise ValueError(
@@ -78,31 +163,27 @@ class Gallery:
                 f"{list(self.shape)}; they are {list(queries.shape)}"
             )
         _require_finite(queries, "query", 0)
-        size = min(len(queries), max(1, _GROUP_BYTES // (4 * self.shape[0])))
+        return queries
 
-        def products() -> Iterator[tuple[slice, list[Float[Array, "group rows"]]]]:
-            for start in range(0, len(queries), size):
-                group = slice(start, min(start + size, len(queries)))
-                padding = size - (group.stop - start)
-                padded = np.pad(queries[group], ((0, padding), (0, 0)))
-                placed = jax.device_put(padded, self._everywhere)
-                yield group, [_product(placed, block) for block in self._blocks]
 
-        for group, parts in one_ahead(products()):
-            rows = np.concatenate([np.asarray(part) for part in parts], axis=1)
-            yield group, rows[: group.stop - group.start, : self.shape[0]]
+def _room(devices: Sequence[jax.Device]) -> float:  # pyright: ignore[reportInvalidTypeForm]  (jax's)
+    """Bytes that a gallery may take on the devices."""
+    stats = [device.memory_stats() for device in devices]
+    if all(stats):
+        return 0.8 * sum(each["bytes_limit"] - each["bytes_in_use"] for each in stats)
+    return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # a CPU's
 
 
 def top_k(
     query_features: Float[np.ndarray, "query dim"],
-    gallery: Float[np.ndarray, "gallery dim"] | Gallery,
+    gallery: Float[np.ndarray, "gallery dim"] | GalleryFeatures,
     k: int,
 ) -> tuple[Float[np.ndarray, "query k"], Int[np.ndarray, "query k"]]:
     """The k images of highest inner product for each query, exactly; ties by lower index.
 
     Args:
         query_features: L2-normalised.
-        gallery: L2-normalised features, or a `Gallery` of them.
+        gallery: L2-normalised features, or a `GalleryFeatures` of them.
         k: how many; all images where there are fewer.
 
     Returns:
@@ -111,13 +192,8 @@ def top_k(
     Raises:
         ValueError: sizes that do not fit, or a feature that is not finite.
     """
-    gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
-    scores, indices = [], []
-    for _, rows in gallery.similarities(query_features):
-        for row in rows:
-            indices.append(first_places(row, k))
-            scores.append(row[indices[-1]])
-    return np.stack(scores), np.stack(indices)
+    gallery = gallery if isinstance(gallery, GalleryFeatures) else GalleryFeatures(gallery)
+    return gallery.first(query_features, k)
 
 
 def first_places(scores: Float[np.ndarray, "gallery"], k: int) -> Int[np.ndarray, "k"]:
@@ -137,6 +213,28 @@ def first_places(scores: Float[np.ndarray, "gallery"], k: int) -> Int[np.ndarray
 @jax.jit
 def _product(queries, features):
     return jnp.einsum("qd,gd->qg", queries, features, precision="highest")
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "k"))
+def _first(queries, features, kept, *, mesh, k):
+    """Scores and places in its block of each device's first k, ties by lower place."""
+
+    def of_one_device(queries, features, kept):
+        scores = jnp.where(kept, _product(queries, features), -jnp.inf)
+        groups = scores.reshape(len(queries), -1, _ROW_MULTIPLE)
+        _, chosen = jax.lax.top_k(groups.max(axis=2), min(k, groups.shape[1]))
+        chosen = jnp.sort(chosen, axis=1)
+        candidates = jnp.take_along_axis(groups, chosen[:, :, None], axis=1)
+        candidates = candidates.reshape(len(queries), -1)
+        best, place = jax.lax.top_k(candidates, min(k, candidates.shape[1]))
+        row, column = place // _ROW_MULTIPLE, place % _ROW_MULTIPLE
+        index = jnp.take_along_axis(chosen, row, axis=1) * _ROW_MULTIPLE + column
+        return best, index + jax.lax.axis_index("gallery") * len(features)
+
+    rows, columns = PartitionSpec("gallery"), PartitionSpec(None, "gallery")
+    return jax.shard_map(
+        of_one_device, mesh=mesh, in_specs=(PartitionSpec(), rows, rows), out_specs=columns
+    )(queries, features, kept)
 
 
 def _require_finite(features: Float[np.ndarray, "rows dim"], what: str, first: int) -> None:

@@ -1,6 +1,7 @@
-"""Search of one's own pictures by attributes or words: `aima_jax.load`, and a gallery on disk."""
+"""Search of one's own pictures by attributes or words: `aima_jax.load`, and galleries."""
 
-from aima_jax.search.gallery import IndexedFolder, index_folder
+from aima_jax.search.gallery import Gallery
+from aima_jax.search.index import index_folder
 from aima_jax.search.person_search import PersonSearch, Query
 
-__all__ = ["IndexedFolder", "PersonSearch", "Query", "index_folder"]
+__all__ = ["Gallery", "PersonSearch", "Query", "index_folder"]

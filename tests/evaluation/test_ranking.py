@@ -8,7 +8,7 @@ import pytest
 from aima_jax.evaluation import retrieval_metrics, similarity
 from aima_jax.evaluation.metrics import ranked_in_order
 from aima_jax.evaluation.protocols import GalleryLabels, evaluate_rankings, removed_images
-from aima_jax.evaluation.similarity import Gallery, top_k
+from aima_jax.evaluation.similarity import GalleryFeatures, top_k
 
 MARKET = {"cameras": True, "query_folder": "query"}
 NO_CAMERAS = {"cameras": False, "query_folder": None}
@@ -17,7 +17,7 @@ QUERIES, GALLERY = 12, 900
 
 
 def placed(features, devices=1, block_size=128):
-    return Gallery(features, devices=jax.devices()[:devices], block_size=block_size)
+    return GalleryFeatures(features, devices=jax.devices()[:devices], block_size=block_size)
 
 
 def labels_for(seed):
@@ -259,13 +259,13 @@ def test_upar_needs_attributes():
 
 def test_similarities_are_computed_once_for_all_protocols_and_scorings(monkeypatch):
     asked, seen = [], []
-    similarities = Gallery.similarities
+    similarities = GalleryFeatures.similarities
 
     def counted(self, queries):
         asked.append(len(queries))
         return similarities(self, queries)
 
-    monkeypatch.setattr(Gallery, "similarities", counted)
+    monkeypatch.setattr(GalleryFeatures, "similarities", counted)
     queries, images = integer_features(8)
     evaluate_rankings(
         queries,
@@ -333,9 +333,27 @@ def test_first_places_are_those_of_a_stable_sort(k, block_size):
     queries, gallery = integer_features(9)
     similarity = queries @ gallery.T
     expected = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    scores, indices = top_k(queries, Gallery(gallery, block_size=block_size), k)
+    scores, indices = top_k(queries, GalleryFeatures(gallery, block_size=block_size), k)
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_array_equal(scores, np.take_along_axis(similarity, expected, axis=1))
+
+
+@pytest.mark.parametrize("kept_share", [0.9, 0.05, 0.0])
+@pytest.mark.parametrize("resident", [True, False])
+def test_first_places_of_a_part_of_the_gallery(kept_share, resident, few_at_once):
+    queries, gallery = integer_features(13)
+    kept = np.random.default_rng(14).random(GALLERY) < kept_share
+    features = GalleryFeatures(
+        gallery.astype(np.float16),
+        devices=jax.devices()[:2],
+        block_size=128,
+        resident=resident,
+    )
+    scores, indices = features.first(queries, 10, kept)
+    similarity = (queries @ gallery.T)[:, kept]
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :10]
+    np.testing.assert_array_equal(indices, np.flatnonzero(kept)[order])
+    np.testing.assert_array_equal(scores, np.take_along_axis(similarity, order, axis=1))
 
 
 def test_a_gallery_gives_the_same_first_places_again_and_to_queries_in_groups(few_at_once):
@@ -365,11 +383,13 @@ def test_first_places_of_what_cannot_be_ranked_are_refused():
     with pytest.raises(ValueError, match=r"query, 5\], as the gallery"):
         top_k(queries[0], gallery, 3)
     with pytest.raises(ValueError, match="image 2 are not finite"):
-        Gallery(np.where(np.arange(GALLERY)[:, None] == 2, np.nan, gallery))
+        GalleryFeatures(np.where(np.arange(GALLERY)[:, None] == 2, np.nan, gallery))
 
 
 def test_galleries_of_many_sizes_have_a_few_block_sizes():
-    sizes = {Gallery(np.zeros((images, 4), np.float32)).block_size for images in range(1, 1000)}
+    sizes = {
+        GalleryFeatures(np.zeros((images, 4), np.float32)).block_size for images in range(1, 1000)
+    }
     assert sizes <= {128, 256, 512, 1024}
 
 

@@ -42,4 +42,4 @@ def test_the_notebook_runs(workdir, tmp_path, monkeypatch):
     for cell in cells:
         exec("".join(cell["source"]), names)
     assert names["features"].shape == (12, 64)
-    assert (tmp_path / "photos.npz").exists()
+    assert (tmp_path / "gallery" / "gallery.json").exists()
