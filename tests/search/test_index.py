@@ -75,6 +75,7 @@ def test_linked_folders_are_followed_once_and_every_format_is_read(search, folde
     (folder / "twice").symlink_to(elsewhere)
     (elsewhere / "back").symlink_to(folder)
     (folder / "linked.png").symlink_to(elsewhere / "x.bmp")
+    (folder / "again").symlink_to(folder / "more")  # what is in the folder keeps its own name
     gallery, _ = index_folder(search, folder, tmp_path / "gallery")
     own = [*NAMES, "linked.png", *(f"linked/{name}" for name in kinds)]
     assert sorted(all_of(gallery)) == sorted(own)
