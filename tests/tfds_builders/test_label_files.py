@@ -191,17 +191,19 @@ def test_a_file_of_matlab_73_is_named_as_such(tmp_path):
     path = tmp_path / "annotation.mat"
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
     path.write_bytes(header.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(99))
-    with pytest.raises(ValueError, match=r"annotation\.mat: .*of MATLAB v7\.3; in MATLAB, .*'-v7'"):
+    with pytest.raises(
+        ValueError, match=r"annotation\.mat: .*a MATLAB v7\.3 file; in MATLAB, .*'-v7'"
+    ):
         read_pa100k(path)
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.array([[0.5]]), "is not an array of whole numbers"),
-        (np.array([[np.nan]]), "is not an array of whole numbers"),
-        (np.array([[np.inf]]), "is not an array of whole numbers"),
-        ("text", "is not an array of whole numbers"),
+        (np.array([[0.5]]), "is not an array of integers"),
+        (np.array([[np.nan]]), "is not an array of integers"),
+        (np.array([[np.inf]]), "is not an array of integers"),
+        ("text", "is not an array of integers"),
         (np.array([[2]]), "labels other than 0 and 1"),
         (np.array([[1, 1]]), r"shape \(1, 2\); expected 1 pictures × 1 attributes"),
     ],
@@ -215,5 +217,5 @@ def test_a_text_is_a_list_of_one():
     path = pathlib.Path("some.mat")
     assert matlab.strings("a", path, "names") == ["a"]
     for wrong in (["a", ["b"]], np.zeros(2), {"a": "b"}):
-        with pytest.raises(ValueError, match=r"some\.mat: names is not a list of texts"):
+        with pytest.raises(ValueError, match=r"some\.mat: names is not a list of strings"):
             matlab.strings(wrong, path, "names")

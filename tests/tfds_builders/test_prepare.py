@@ -282,7 +282,7 @@ def test_command_line(raw, data, capsys):
     assert shown.out == "pa100k is prepared: train 6, val 1, test 3\n"
     assert "train: 6/6 pictures" in shown.err
     assert main([*command, "--check"]) == 0
-    assert capsys.readouterr().out == "pa100k is sound: train 6, val 1, test 3\n"
+    assert capsys.readouterr().out == "pa100k is intact: train 6, val 1, test 3\n"
 
 
 def test_needs_no_tensorflow():
