@@ -210,5 +210,5 @@ def test_a_schema_without_a_table_is_refused(tmp_path):
     config = synthetic.get_config()
     config.dataset, config.data_dir = "folder/example", str(tmp_path / "data")
     config.manual_dir = str(tmp_path / "mine")
-    with pytest.raises(ValueError, match="what the attributes of 'example' mean elsewhere; there"):
+    with pytest.raises(ValueError, match="no table maps the attributes of 'example'"):
         evaluation.evaluate(config, workdir)

@@ -175,7 +175,7 @@ def test_disk_full_while_the_labels_are_written(raw, data, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(OSError, match=r"pa100k could not be prepared, the disk is full"):
+    with pytest.raises(OSError, match=r"pa100k could not be prepared: the disk is full"):
         prepare("pa100k", manual_dir=raw, data_dir=data)
     assert not data.exists()
 
@@ -235,7 +235,7 @@ def test_format_1_is_refused_with_the_command_that_writes_it_anew(tmp_path, data
     before = prepared.read_manifest(folder)
     make_format_1(folder)
     for function in (prepare, find, check, lambda *_, **__: open_dataset(folder)):
-        with pytest.raises(ValueError, match="has format 1, of an earlier version") as refused:
+        with pytest.raises(ValueError, match="has format 1, from an earlier version") as refused:
             function("peta/random1", data_dir=data)
     command = str(refused.value).split("by: aima ")[1]
     written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
