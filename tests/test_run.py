@@ -233,7 +233,7 @@ def test_a_damaged_checkpoint_is_passed_over(finished, copy, config, capsys):
     training.train(config, copy)
     told = capsys.readouterr().out
     assert "passed over the checkpoint" in told
-    assert "config.profile='100:105' traces nothing: this start takes the steps 6 to 7" in told
+    assert "config.profile='100:105' traces nothing: this run takes only steps 6 to 7" in told
     assert_same_run(copy, finished)
 
 
@@ -302,7 +302,7 @@ def test_a_step_that_is_not_finite_stops_the_run_and_is_replayed(config, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 15}, "does not divide among 2 devices"),
+        ({"batch_size": 15}, "is not a multiple of the 2 devices"),
         ({"batch_size": 128}, "fewer than config.batch_size=128"),
         ({"micro_batch_size": 5}, "must divide config.batch_size"),
         ({"mesh": {"fsdp": 3}}, "must use all 2 devices"),
