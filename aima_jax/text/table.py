@@ -94,8 +94,7 @@ def build_text_table(
         ids = _phrase_ids(sentence)
         phrase_ids[row, 1 : 1 + len(ids)] = ids  # after the start token
 
-    longest = (tokens == END_TOKEN).argmax(axis=1).max() + 1
-    width = min(-(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, CONTEXT_LENGTH)
+    width = table_width(tokens)
     shape = (len(attributes), variants)
     said = np.stack([sentence.said for sentence in sentences])
     return TextTable(
@@ -107,6 +106,12 @@ def build_text_table(
         presences=template.schema.presences,
         sentences=tuple(sentence.text for sentence in sentences[::variants]),
     )
+
+
+def table_width(tokens: Int32[np.ndarray, "sentences tokens"]) -> int:
+    """Return the length of the longest sentence, rounded up to 8, at most 77."""
+    longest = int((tokens == END_TOKEN).argmax(axis=1).max()) + 1
+    return min(-(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, CONTEXT_LENGTH)
 
 
 def _vary(
