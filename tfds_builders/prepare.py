@@ -65,17 +65,18 @@ def prepare(dataset: str, *, manual_dir: _Place = None, data_dir: _Place = None)
         OSError: the disk is full.
     """
     folder = find(dataset, data_dir=data_dir)
-    manual_dir = user_path(manual_dir or _tfds_folder() / "downloads" / "manual")
     if folder is not None:
         _require_same_sources(folder, dataset, manual_dir, data_dir)
         return folder
     folder = _folder(dataset, data_dir)
     instructions = _builder(dataset)[0].MANUAL_DOWNLOAD_INSTRUCTIONS
+    raw = None
     if instructions:
-        require_folder(manual_dir, instructions)
+        raw = _raw_files(manual_dir)
+        require_folder(raw, instructions)
     try:
         with ctrl_c.noticed(), _workplace(folder) as place:
-            made = _build(dataset, place, manual_dir)
+            made = _build(dataset, place, raw)
             ctrl_c.raise_lost()
             _move(made, folder)
     except (OSError, RuntimeError) as error:
@@ -91,7 +92,7 @@ def prepare(dataset: str, *, manual_dir: _Place = None, data_dir: _Place = None)
 
 
 def _require_same_sources(
-    folder: pathlib.Path, dataset: str, manual_dir: pathlib.Path, data_dir: _Place
+    folder: pathlib.Path, dataset: str, manual_dir: _Place, data_dir: _Place
 ) -> None:
     """Check the source files whose checksums the dataset stores.
 
@@ -99,9 +100,9 @@ def _require_same_sources(
         ValueError: a file has changed.
     """
     for name, checksum in prepared.read_manifest(folder).get("sources", {}).items():
-        path = manual_dir / name
+        path = _raw_files(manual_dir) / name
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
-            words = ["aima", "prepare", dataset, f"--manual_dir={manual_dir}"]
+            words = ["aima", "prepare", dataset, f"--manual_dir={path.parent}"]
             words += [f"--data_dir={data_dir}"] if data_dir else []
             raise ValueError(
                 f"{path} has changed since {dataset} was prepared from it; prepare it again with: "
@@ -201,6 +202,10 @@ def _folder(dataset: str, data_dir: _Place) -> pathlib.Path:
     return data_dir / builder.name / config / str(builder.VERSION)
 
 
+def _raw_files(manual_dir: _Place) -> pathlib.Path:
+    return user_path(manual_dir or _tfds_folder() / "downloads" / "manual")
+
+
 def _tfds_folder() -> pathlib.Path:
     return user_path(os.environ.get("TFDS_DATA_DIR") or _HOME)
 
@@ -272,18 +277,16 @@ def _move(made: pathlib.Path, folder: pathlib.Path) -> None:
             raise
 
 
-def _build(dataset: str, place: pathlib.Path, manual_dir: pathlib.Path) -> pathlib.Path:
+def _build(dataset: str, place: pathlib.Path, raw: pathlib.Path | None) -> pathlib.Path:
     """Write the complete dataset below `place` and return its folder there."""
     import tensorflow_datasets as tfds
 
     builder_class, config = _builder(dataset)
-    content = builder_class.read_config(config, manual_dir)
+    content = builder_class.read_config(config, raw)  # pyright: ignore[reportArgumentType]
     builder = builder_class(config=content, data_dir=place, file_format="array_record")
     # TFDS prints messages about downloads and its temporary folder.
     with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-        )
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=raw))
     folder = pathlib.Path(builder.data_path)
     counts, contents = {}, {}
     for split in builder.info.splits:
