@@ -342,6 +342,10 @@ def schema(old, new):
             r"line 2, splits: val and test",
         ),
         (
+            schema('"example",', '"example", "splits": {"tests": 0.2},'),
+            r"line 2, splits: expected an object with val, test, seed",
+        ),
+        (
             schema('"example",', '"example", "wording": {"a": 1},'),
             r"line 2, wording: expected an ob",
         ),

@@ -90,7 +90,7 @@ def read_schema(path: pathlib.Path) -> Content:
         schema,
         part("wording", _wording, schema, data.get("wording") or {}),
         part("traits", _traits, data["traits"]) if data.get("traits") else None,
-        part("splits", lambda given: Shares(**given), data.get("splits") or {}),
+        part("splits", _shares, data.get("splits") or {}),
     )
 
 
@@ -164,6 +164,13 @@ def _wording(schema: AttributeSchema, given: Any) -> Wording:
     except (TypeError, AttributeError) as error:
         raise ValueError(f"not a wording: {error}") from error
     return wording
+
+
+def _shares(given: Any) -> Shares:
+    fields = [field.name for field in dataclasses.fields(Shares)]
+    if not isinstance(given, dict) or not given.keys() <= set(fields):
+        raise ValueError(f"expected an object with {', '.join(fields)}; found {given!r}")
+    return Shares(**given)
 
 
 def _traits(given: Any) -> Traits:
