@@ -42,21 +42,20 @@ _log = logging.getLogger(__name__)
 
 
 def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
-    """Evaluate the chosen checkpoint of a workdir on a test split, and write its results.
+    """Evaluate the selected checkpoint of a workdir on a test split, and write its results.
 
     The model, its schema, prompt template and training categories come from the checkpoint; the
-    dataset, the protocols and the places from the config. Results of another dataset than the
-    model was trained on have files of their own, `results-<dataset>.json` and so on. On a dataset
-    with other attributes, what both know is asked (see `evaluate_cross`), whatever the protocols.
+    dataset, the protocols and the paths from the config. Results on a dataset other than the
+    training dataset have files of their own, `results-<dataset>.json` and so on. A dataset with
+    other attributes is queried in the shared ones (see `evaluate_cross`), whatever the protocols.
 
     Returns:
-        What `results.json` in the workdir holds then: see docs/architecture.md.
+        The contents of `results.json` in the workdir: see docs/architecture.md.
 
     Raises:
         FileNotFoundError: there is no sound checkpoint, or no such dataset.
-        ValueError: a field of the config is wrong, another process works in the workdir, nothing
-            says what the dataset's attributes mean in the model's, or no query has a relevant
-            image.
+        ValueError: a field of the config is invalid, another process is using the workdir, no table
+            maps the dataset's attributes to the model's, or no query has a relevant image.
     """
     check_config(config)
     workdir = user_path(workdir).resolve()
@@ -66,7 +65,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
-    chosen: list[Selected] = []  # what the first host has chosen
+    chosen: list[Selected] = []  # on the first host
 
     def choose() -> int:
         chosen.append(select(workdir, best=config.selection != "latest"))
@@ -100,7 +99,7 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    """A model and the test split that it is asked about."""
+    """A model and the test split that it is evaluated on."""
 
     restored: Restored
     split: Split
@@ -109,7 +108,7 @@ class _Asked:
     bank: Bank
 
     def named(self, path: pathlib.Path) -> pathlib.Path:
-        """The file's place, which names a dataset that is not the one of training."""
+        """The path of a result file, with the dataset's name unless it is the training dataset."""
         if self.split.dataset == self.restored.dataset.get("name"):
             return path
         return path.with_name(f"{path.stem}-{self.split.dataset.replace('/', '-')}{path.suffix}")
@@ -136,7 +135,7 @@ def _ask_own(config: ConfigDict, workdir: pathlib.Path, asked: _Asked) -> dict[s
     gallery, sentences = GalleryFeatures(images), asked.encode(texts)
     normaliser = bank.normaliser(images)
     trained = {bits.tobytes() for bits in restored.categories}
-    first: list[tuple[np.ndarray, np.ndarray]] = []  # of each query its first images
+    first: list[tuple[np.ndarray, np.ndarray]] = []  # the top images of each query
 
     def keep_first(cosines: Float[np.ndarray, "group gallery"]) -> None:
         for row in cosines:
@@ -188,7 +187,7 @@ def _ask_own(config: ConfigDict, workdir: pathlib.Path, asked: _Asked) -> dict[s
 
 
 def _ask_shared(asked: _Asked) -> dict[str, Any]:
-    """The results on a dataset with other attributes, from what both know."""
+    """The results on a dataset with other attributes, in the shared ones."""
     restored, split = asked.restored, asked.split
     found = evaluate_cross(
         restored.template,
@@ -204,29 +203,29 @@ def _ask_shared(asked: _Asked) -> dict[str, Any]:
 
 
 def _warn_of_training_pictures(restored: Restored, dataset: Dataset) -> None:
-    """Warn of a dataset whose test split may hold training pictures, by its name or its content."""
+    """Warn if the test split may contain training pictures, by the dataset's name or content."""
     trained, fields = restored.dataset.get("name", ""), restored.config
     held_out = fields.get("validation_categories") and fields.get("selection") != "test"
     if dataset.name != trained and may_share_pictures(trained, dataset.name):
         _log.warning(
-            "the test split of %s may hold pictures that the model was trained on: those of %s",
+            "the test split of %s may contain training pictures of the model: those of %s",
             dataset.name,
             trained,
         )
     elif (
         dataset.name == trained
-        and not held_out  # whose checksum is of a part of the training split
+        and not held_out  # then the checksum covers only a part of the training split
         and dataset.contents.get("train") != restored.dataset.get("checksum")
     ):
         _log.warning(
-            "%s is not what it was when the model was trained on it: its test split may have "
-            "changed, or hold pictures that the model was trained on",
+            "%s has changed since the model was trained on it: its test split may be different, or "
+            "contain training pictures of the model",
             trained,
         )
 
 
 def _reasons(chosen: Selected, restored: Restored) -> dict[str, Any]:
-    """By what a checkpoint was chosen, and which were passed over."""
+    """Why the checkpoint was selected, and which ones were passed over."""
     reason = chosen.reason
     if restored.config["selection"] == "test":  # its validation was on the test split
         reason = reason.replace("validation", "test")
@@ -234,7 +233,7 @@ def _reasons(chosen: Selected, restored: Restored) -> dict[str, Any]:
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """Return the results as lines for people, in percent."""
+    """Return the results as a text table, in percent."""
 
     def line(name: str, scores: Mapping[str, float], columns: Sequence[str] = METRICS) -> str:
         cells = (f"{100 * scores[c]:7.1f}" if c in scores else " " * 7 for c in columns)
@@ -290,7 +289,7 @@ def _save_rankings(
     similarity: np.ndarray,
     ranking: np.ndarray,
 ) -> None:
-    """Write for each query its sentence, and its first images with their similarities."""
+    """Write the sentence of each query, and its top images with their similarities."""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, query=sentences, filename=split.filename[ranking], similarity=similarity)
 
@@ -303,7 +302,7 @@ def _reported(
     ranking: np.ndarray,
     image_size: tuple[int, int],
 ) -> list[Ranking]:
-    """Twelve queries, spread over all, with the images ranked first."""
+    """Twelve evenly spaced queries with their top-ranked images."""
     spread = np.linspace(0, len(sentences) - 1, min(_REPORTED_QUERIES, len(sentences)))
     first = ranking[:, :_REPORTED_RANKS]
     return [

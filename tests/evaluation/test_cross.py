@@ -183,7 +183,9 @@ def test_a_model_of_one_domain_of_upar_is_asked_about_another(tmp_path, caplog):
     assert results["protocols"]["upar"]["mADM"] == 1  # there is one picture
     assert "mADM" in evaluation.results_table(results)
     # All of UPAR keeps to one division into training and test.
-    assert not [message for message in caplog.messages if "may hold pictures" in message]
+    assert not [
+        message for message in caplog.messages if "may contain training pictures" in message
+    ]
 
 
 @pytest.mark.parametrize(
