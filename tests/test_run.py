@@ -337,17 +337,6 @@ def test_the_command_line_answers_with_one_line_and_exit_code_2(tmp_path, data_d
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_outlives_who_reads_its_output(tmp_path, data_dir):
-    """As `python run.py … 2>&1 | head -1`."""
-    command = kill_runs.command(tmp_path / "run", data_dir, "--config.epochs=1")
-    process = kill_runs.start(command)
-    assert process.stdout and process.stdout.readline()
-    process.stdout.close()
-    assert process.wait() == 0
-    assert len(losses(tmp_path / "run")) == STEPS // 2
-    assert (tmp_path / "run" / "results.json").is_file()
-
-
 def test_a_notebook_may_run_it_again(tmp_path, monkeypatch, capsys):
     """In one process, as `%run run.py` does, with flags of its own each time."""
     monkeypatch.chdir(ROOT)

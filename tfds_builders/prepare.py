@@ -180,7 +180,7 @@ def common_pictures(trained: str, asked: str) -> bool:
     (builder, config), (other, other_config) = _builder(trained), _builder(asked)
     if builder is other and builder.one_division:
         return False
-    return not builder.pictures(config).isdisjoint(other.pictures(other_config))
+    return not builder.pictures(config, "train").isdisjoint(other.pictures(other_config, "test"))
 
 
 def _builder(dataset: str) -> tuple[type["PersonSearchBuilder"], str]:

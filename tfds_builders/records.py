@@ -90,8 +90,8 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     one_division = False  # whether all configs share one division into training and test pictures
 
     @classmethod
-    def pictures(cls, config: str) -> frozenset[str]:
-        """Return the datasets whose pictures a config uses."""
+    def pictures(cls, config: str, split: str) -> frozenset[str]:
+        """Return the datasets whose pictures a split uses."""
         return frozenset({cls.name})
 
     @classmethod

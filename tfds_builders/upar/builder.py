@@ -106,9 +106,9 @@ class Upar(PersonSearchBuilder):
     )
 
     @classmethod
-    def pictures(cls, config: str) -> frozenset[str]:
-        """Return the datasets whose pictures a config uses."""
-        [domains] = [{*one.train, *one.test} for one in cls.BUILDER_CONFIGS if one.name == config]
+    def pictures(cls, config: str, split: str) -> frozenset[str]:
+        """Return the datasets whose pictures a split uses."""
+        [domains] = [getattr(one, split) for one in cls.BUILDER_CONFIGS if one.name == config]
         return frozenset(_DOMAINS[domain].dataset for domain in domains)
 
     def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
