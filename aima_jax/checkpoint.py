@@ -257,7 +257,7 @@ def score(path: pathlib.Path) -> float:
         metrics = read_sealed_json(path / MANIFEST)["metrics"] or {}
     except (FileNotFoundError, ValueError, KeyError):
         return math.inf
-    return metrics.get("R1", -1)
+    return float(metrics.get("R1", -1))
 
 
 def is_sealed(path: pathlib.Path) -> bool:

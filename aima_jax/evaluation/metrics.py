@@ -69,7 +69,7 @@ def irrelevant_above(
 
 
 def query_metrics(
-    above: list[Int[np.ndarray, "images"]],
+    above: list[Int[np.ndarray, "_"]],
     *,
     average_precision: str = "mean",
     precision_at: tuple[int, ...] = (),

@@ -307,7 +307,7 @@ def _text(width: int, layers: int = 12) -> TextConfig:
     return TextConfig(**_shape(width, layers))
 
 
-def _resnet(width: int, *layers: *tuple[int, int, int, int]) -> ResNetConfig:
+def _resnet(width: int, layers: tuple[int, int, int, int]) -> ResNetConfig:
     return ResNetConfig(width, layers, heads=width // 2)
 
 
@@ -317,9 +317,9 @@ PRESETS = {
     "ViT-B/16": CLIPConfig((224, 224), 512, _vit(768, 12, patch=16), _text(512)),
     "ViT-L/14": CLIPConfig((224, 224), 768, _vit(1024, 24, patch=14), _text(768)),
     "ViT-L/14@336": CLIPConfig((336, 336), 768, _vit(1024, 24, patch=14), _text(768)),
-    "RN50": CLIPConfig((224, 224), 1024, _resnet(64, 3, 4, 6, 3), _text(512)),
-    "RN101": CLIPConfig((224, 224), 512, _resnet(64, 3, 4, 23, 3), _text(512)),
-    "RN50x4": CLIPConfig((288, 288), 640, _resnet(80, 4, 6, 10, 6), _text(640)),
-    "RN50x16": CLIPConfig((384, 384), 768, _resnet(96, 6, 8, 18, 8), _text(768)),
-    "RN50x64": CLIPConfig((448, 448), 1024, _resnet(128, 3, 15, 36, 10), _text(1024)),
+    "RN50": CLIPConfig((224, 224), 1024, _resnet(64, (3, 4, 6, 3)), _text(512)),
+    "RN101": CLIPConfig((224, 224), 512, _resnet(64, (3, 4, 23, 3)), _text(512)),
+    "RN50x4": CLIPConfig((288, 288), 640, _resnet(80, (4, 6, 10, 6)), _text(640)),
+    "RN50x16": CLIPConfig((384, 384), 768, _resnet(96, (6, 8, 18, 8)), _text(768)),
+    "RN50x64": CLIPConfig((448, 448), 1024, _resnet(128, (3, 15, 36, 10)), _text(1024)),
 }
