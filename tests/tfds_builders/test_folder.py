@@ -337,10 +337,7 @@ def schema(old, new):
             schema('"example"', '"shop"'),
             r"names the dataset 'shop'; expected 'example', or the dat",
         ),
-        (
-            schema('"example",', '"example", "splits": {"test": 2},'),
-            r"line 2, splits: val and test",
-        ),
+        (schema('"example",', '"example", "splits": {"test": 2},'), "line 2, splits: val and"),
         (
             schema('"example",', '"example", "splits": {"tests": 0.2},'),
             r"line 2, splits: expected an object with val, test, seed",
@@ -386,9 +383,9 @@ def test_damaged_files_give_one_message(example, tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "damaged"
     if not folder.exists():
         shutil.copytree(example, folder)
-    for name in ("labels.csv", "schema.json"):
+    for name in (files := ("labels.csv", "schema.json")):
         (folder / name).write_bytes((example / name).read_bytes())
-    path = folder / data.draw(st.sampled_from(["labels.csv", "schema.json"]))
+    path = folder / data.draw(st.sampled_from(files))
     damaged = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(damaged) - 1))
