@@ -58,13 +58,13 @@ def test_half_of_the_first_ten_are_what_the_readme_asks_for(place, split, pictur
     (command,) = re.findall(r"^aima (search .*)$", README, re.MULTILINE)
     arguments = shlex.split(command)
     done = subprocess.run(
-        [sys.executable, "-m", "aima_jax.cli", *arguments],
+        [sys.executable, "-m", "aima_jax.cli", *arguments, "--json"],
         cwd=place,
         capture_output=True,
         text=True,
         check=True,
     )
-    ranked = re.findall(r"^ *\d+ +-?\d+\.\d+ +(\d{4})\.jpg$", done.stdout, re.MULTILINE)
+    ranked = [pathlib.Path(each["path"]).stem for each in json.loads(done.stdout)["found"]]
     said = split.schema.said(split.schema.parse(arguments[1]))
     agrees = agreement(split.attributes, said[None])[:, 0]
     assert agrees.mean() < 0.05

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from aima_jax.evaluation.similarity import GalleryFeatures
+from aima_jax.evaluation.posterior import Bank
+from aima_jax.evaluation.similarity import GalleryFeatures, room
 from aima_jax.files import (
     checksums,
     compare,
@@ -28,10 +29,11 @@ from aima_jax.files import (
 )
 from aima_jax.locking import locked
 from aima_jax.search.facts import columns_of, facts_of
-from aima_jax.search.gallery import FORMAT, Gallery, GalleryRows, Known, Stamp
+from aima_jax.search.gallery import FORMAT, Every, Gallery, GalleryRows, Known, Stamp
 from aima_jax.search.where import matching, parse_where, require_columns
 
 DTYPES = ("float32", "float16")
+_AT_ONCE = 8192  # images whose shares are computed
 _HEADER, _PART = "gallery.json", "part.json"
 
 
@@ -95,14 +97,31 @@ class FolderGallery(Gallery):
         self, vectors: Float[np.ndarray, "query dim"], k: int, where: str = ""
     ) -> tuple[Float[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
         kept = self._kept(where)
-        if self._features is None:
-            if not len(kept):
-                return np.empty((len(vectors), 0), np.float32), np.empty(
-                    (len(vectors), 0), np.int64
-                )
-            features: Any = _Stacked([part.features for part in self._parts])
-            self._features = GalleryFeatures(features)
-        return self._features.first(vectors, k, kept)
+        if not len(kept):
+            nothing = np.empty((len(vectors), 0))
+            return nothing.astype(np.float32), nothing.astype(np.int64)
+        return self._placed.first(vectors, k, kept)
+
+    def every(
+        self,
+        bank: Bank,
+        agreeing: Bool[np.ndarray, "category descriptions"],
+        vectors: Float[np.ndarray, "query dim"],
+        where: str = "",
+    ) -> Every | None:
+        kept = self._kept(where)
+        if 4 * len(kept) * (self.dim + len(agreeing)) > room() or not len(kept):
+            return None
+        if self._shares is None:
+            stacked = _Stacked([part.features for part in self._parts])
+            starts = range(0, len(kept), _AT_ONCE)
+            parts = [bank.shares(stacked[start : start + _AT_ONCE]) for start in starts]
+            self._shares = GalleryFeatures(np.concatenate(parts))
+        keys = np.flatnonzero(kept)
+        sides = np.concatenate([agreeing, ~agreeing], axis=1).T.astype(np.float32)
+        shares = _products(self._shares, sides)[:, keys]
+        products = _products(self._placed, vectors)[:, keys] if len(vectors) else shares[:0]
+        return Every(keys, *np.split(shares, 2), products)
 
     def rows(self, keys: Iterable[Any]) -> GalleryRows:
         keys = np.asarray(list(keys), np.int64)
@@ -192,9 +211,16 @@ class FolderGallery(Gallery):
 
     def _forget(self) -> None:
         """Drop what was computed of the parts as they were."""
-        self._features: GalleryFeatures | None = None
+        self.__dict__.pop("_placed", None)
+        self._shares: GalleryFeatures | None = None
         self._kept_by: dict[str, np.ndarray] = {}
         self.__dict__.pop("_ends", None)
+
+    @functools.cached_property
+    def _placed(self) -> GalleryFeatures:
+        """The features, on the devices where they fit."""
+        features: Any = _Stacked([part.features for part in self._parts])
+        return GalleryFeatures(features)
 
     @functools.cached_property
     def _ends(self) -> Int64[np.ndarray, "parts"]:
@@ -222,6 +248,12 @@ class FolderGallery(Gallery):
         return np.concatenate(
             [part.facts.get(column, np.full(len(part.names), missing)) for part in self._parts]
         )
+
+
+def _products(
+    gallery: GalleryFeatures, vectors: Float[np.ndarray, "query width"]
+) -> Float[np.ndarray, "query gallery"]:
+    return np.concatenate([rows for _, rows in gallery.similarities(vectors)])
 
 
 class _Part:

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 
+from aima_jax.evaluation.posterior import Bank
 from aima_jax.search.facts import Fact
 
 MILVUS = "milvus:"
@@ -47,6 +48,15 @@ class GalleryRows:
     features: Float[np.ndarray, "rows dim"]
     facts: Sequence[dict[str, Fact]]
     stamps: Sequence[Stamp] = ()
+
+
+class Every(NamedTuple):
+    """Of each picture: key, shares of agreeing and of other categories, products with vectors."""
+
+    keys: Int64[np.ndarray, "gallery"]
+    agreeing: Float[np.ndarray, "descriptions gallery"]
+    others: Float[np.ndarray, "descriptions gallery"]
+    products: Float[np.ndarray, "query gallery"]
 
 
 class Gallery:
@@ -132,6 +142,26 @@ class Gallery:
             ValueError: the filter or a shape is wrong.
         """
 
+    def every(
+        self,
+        bank: Bank,
+        agreeing: Bool[np.ndarray, "category descriptions"],
+        vectors: Float[np.ndarray, "query dim"],
+        where: str = "",
+    ) -> Every | None:
+        """What each picture that a filter keeps has of descriptions and vectors, exactly.
+
+        None where the gallery cannot say so in a moment: where it does not hold p(category | image)
+        of all its pictures in memory.
+
+        Args:
+            bank: of the model that made the gallery.
+            agreeing: which categories agree with each description.
+            vectors: of any length.
+            where: as of `nearest`.
+        """
+        return None
+
     @abc.abstractmethod
     def rows(self, keys: Iterable[Any]) -> GalleryRows:
         """The pictures of some keys."""
@@ -185,5 +215,6 @@ class Gallery:
 
 def _back_end(place: str | os.PathLike[str]) -> type[Gallery]:
     from aima_jax.search.folder_gallery import FolderGallery
+    from aima_jax.search.milvus_gallery import MilvusGallery
 
-    return FolderGallery
+    return MilvusGallery if os.fspath(place).startswith(MILVUS) else FolderGallery

@@ -99,6 +99,7 @@ def index_folder(
     writer = f"{number + 1}of{count}" if count > 1 else ""
     with gallery.locked(writer):
         known = gallery.known()
+        reasons = {name: each.unreadable for name, each in known.items() if name in stamps}
         changed = _changed(gallery, known, stamps, facts)
         own = [name for name in changed if zlib.crc32(os.fsencode(name)) % count == number]
         with tqdm(total=len(own), unit="image", disable=None) as progress:
@@ -106,10 +107,11 @@ def index_folder(
                 names = own[start : start + rows_of_a_part]
                 present = {name: stamps[name] for name in names if name in stamps}
                 rows, unreadable = _read(search, gallery, folder, present, known, facts, progress)
+                reasons |= dict.fromkeys(rows.names, "")
+                reasons |= {name: reason for name, _, reason in unreadable}
                 gone = [name for name in names if name not in stamps]
                 gallery.write(rows, gone=gone, unreadable=unreadable, writer=writer)
-    reasons = sorted((name, known.unreadable) for name, known in gallery.known().items())
-    if unreadable := [reason for _, reason in reasons if reason]:
+    if unreadable := [reason for _, reason in sorted(reasons.items()) if reason]:
         left_out.append(_counted("pictures that cannot be read", unreadable))
     if not len(gallery) and count == 1:
         raise ValueError(f"no readable picture in {folder}" + "".join(f"\n  {x}" for x in left_out))

@@ -49,6 +49,7 @@ class PersonSearch:
         self.checkpoint = restored.path
         self.model_id = restored.model_id
         self.dim = restored.model.config.clip.dim
+        self.temperature = restored.config["posterior_temperature"]
         self._restored = restored
         self._encoder = Encoder(restored.model)
         self._params = flatten(restored.model)
@@ -98,7 +99,7 @@ class PersonSearch:
 
     def attributes(self, images: Sequence[Picture]) -> Float[np.ndarray, "images attributes"]:
         """The probability of each bit of the schema in each picture; raises as `encode_images`."""
-        return self._bank.attribute_probabilities(self.encode_images(images)).astype(np.float32)
+        return self.bank.attribute_probabilities(self.encode_images(images)).astype(np.float32)
 
     def rank(
         self,
@@ -129,17 +130,17 @@ class PersonSearch:
                 "encode_images returns it, of one image or more"
             )
         features = np.asarray(image_features, np.float32)
-        description = self._description(query)
+        description = self.description(query)
         if description is None and not normalised:
-            scores, index = top_k(self._feature(query)[None], features, k)
+            scores, index = top_k(self.feature(query)[None], features, k)
             return [(int(i), float(s)) for i, s in zip(index[0], scores[0], strict=True)]
         if k < 1:
             raise ValueError(f"k must be at least 1, it is {k}")
         if description is None:
-            cosines = features @ self._feature(query)
-            scores = self._bank.whole(cosines[None], self._bank.normaliser(features))[0]
+            cosines = features @ self.feature(query)
+            scores = self.bank.whole(cosines[None], self.bank.normaliser(features))[0]
         else:
-            scores = np.exp(self._log_probabilities(description, features))
+            scores = np.exp(self.log_probabilities([description], features)[0])
         best = np.argsort(-scores, kind="stable")[:k]
         return [(int(i), float(scores[i])) for i in best]
 
@@ -158,7 +159,7 @@ class PersonSearch:
         Raises:
             ValueError: the query is empty, or not of the schema.
         """
-        description = self._description(query)
+        description = self.description(query)
         if description is None:
             return query.strip() if isinstance(query, str) else ""
         return self.template.render(description).text
@@ -179,25 +180,43 @@ class PersonSearch:
         return self._encoder.pictures(self._params, pixels)
 
     @functools.cached_property
-    def _bank(self) -> Bank:
+    def bank(self) -> Bank:
         """The training categories, read from beside the checkpoint or encoded once."""
-        temperature = self._restored.config["posterior_temperature"]
-        return load_bank(self._restored, self.encode_text, temperature=temperature)
+        return load_bank(self._restored, self.encode_text, temperature=self.temperature)
 
-    def _log_probabilities(
-        self, description: Description, features: Float[np.ndarray, "gallery dim"]
-    ) -> Float[np.ndarray, "gallery"]:
+    def log_probabilities(
+        self, descriptions: Sequence[Description], features: Float[np.ndarray, "gallery dim"]
+    ) -> Float[np.ndarray, "descriptions gallery"]:
+        """log p(description | image) of each description and image; raises as `schema.said`."""
+        said = np.stack([self.schema.said(each) for each in descriptions])
+        joining = complete(self.bank, self.template, said, self.encode_text)
+        return self.bank.log_probabilities(self.bank.agreeing(said), features, joining)
+
+    def direction(self, description: Description, *, without: bool) -> Float[np.ndarray, "dim"]:
+        """The vector whose product with an image's feature is log p to first order, or log(1 - p).
+
+        That is the mean of the sentences that agree, or do not, less that of all, over T.
+        """
         said = self.schema.said(description)[None]
-        joining = complete(self._bank, self.template, said, self.encode_text)
-        return self._bank.log_probabilities(self._bank.agreeing(said), features, joining)[0]
+        agreeing = self.bank.agreeing(said)[:, 0]
+        features = self.bank.features.astype(np.float64)
+        if agreeing.all() or not agreeing.any():
+            joining = complete(self.bank, self.template, said, self.encode_text)
+            away = np.concatenate([*joining.values(), features[agreeing]]).mean(axis=0)
+            away -= features.mean(axis=0)
+            return (-away if without else away) / self.temperature
+        return (
+            features[agreeing != without].mean(axis=0) - features.mean(axis=0)
+        ) / self.temperature
 
-    def _description(self, query: Query) -> Description | None:
-        """The attributes of a query; None where it is words or a feature vector."""
+    def description(self, query: Query) -> Description | None:
+        """The attributes of a query; None where it is words or a vector; raises as `rank`."""
         if isinstance(query, str):
             return self.template.parse(query)
         return self.schema.validate(query) if isinstance(query, Mapping) else None
 
-    def _feature(self, query: Query) -> Float[np.ndarray, "dim"]:
+    def feature(self, query: Query) -> Float[np.ndarray, "dim"]:
+        """The feature of words, or a feature vector itself, L2-normalised; raises as `rank`."""
         if isinstance(query, str):
             self._warn_of_new_words(query)
             return self.encode_text([query.strip()])[0]

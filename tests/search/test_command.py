@@ -1,5 +1,7 @@
 """`aima search`, and what it says where something is wrong."""
 
+import sys
+
 import pytest
 from PIL import Image
 
@@ -7,7 +9,10 @@ from aima_jax.cli import main
 from aima_jax.search import PersonSearch
 
 
-def test_the_command_line_prints_and_draws_what_it_found(workdir, folder, tmp_path, capsys):
+def test_the_command_line_prints_and_draws_what_it_found(
+    workdir, folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     out = tmp_path / "ranking.png"
     common = ["--workdir", str(workdir), "--images", str(folder), "--k", "3"]
     assert main(["search", "gender=female,upper_color=red", *common, "--out", str(out)]) == 0

@@ -1,1 +1,1 @@
-"""The user's own data: a folder with pictures, `labels.csv` and `schema.json`."""
+"""One's own data: a folder with pictures, `labels.csv` and `schema.json`."""
