@@ -121,7 +121,8 @@ class FolderGallery(Gallery):
         sides = np.concatenate([agreeing, ~agreeing], axis=1).T.astype(np.float32)
         shares = _products(self._shares, sides)[:, keys]
         products = _products(self._placed, vectors)[:, keys] if len(vectors) else shares[:0]
-        return Every(keys, *np.split(shares, 2), products)
+        descriptions = agreeing.shape[1]
+        return Every(keys, shares[:descriptions], shares[descriptions:], products)
 
     def rows(self, keys: Iterable[Any]) -> GalleryRows:
         keys = np.asarray(list(keys), np.int64)
