@@ -8,7 +8,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-FLAGS = flags.FlagValues()  # of this file alone, so that a notebook can `%run` it again
+FLAGS = flags.FlagValues()  # private to this file, so that a notebook can `%run` it again
 CONFIG = config_flags.DEFINE_config_file(
     "config",
     help_string="configs/<dataset>.py; any field as --config.<field>=<value>",
@@ -21,7 +21,7 @@ MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ["train", "evaluate", "replay"],
-    "train and then evaluate, only evaluate, or take the next step again and save nothing",
+    "train and then evaluate, only evaluate, or repeat the next step without saving",
     flag_values=FLAGS,
 )
 COORDINATOR = flags.DEFINE_string(
@@ -34,10 +34,10 @@ flags.mark_flag_as_required("config", flag_values=FLAGS)
 
 
 class UnreadPipe(io.FileIO):
-    """A pipe whose reader may go, as `head` does: what is written after that is lost."""
+    """A pipe whose reader may close it, like `head`: later output is discarded."""
 
     def write(self, data, /) -> int:
-        """Return how many bytes were taken."""
+        """Return the number of bytes written."""
         try:
             return super().write(data) or 0
         except BrokenPipeError:
@@ -45,7 +45,7 @@ class UnreadPipe(io.FileIO):
 
 
 def outlive_readers() -> None:
-    """Have a run continue when nobody reads its output any more."""
+    """Let a run continue after the reader of its output has gone."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream and stream is getattr(sys, f"__{name}__") and not stream.isatty():
@@ -55,7 +55,7 @@ def outlive_readers() -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line; return its exit status, 75 where a signal made it save and stop."""
+    """Run the command line; return its exit status, 75 if it saved and stopped on a signal."""
     if {"--help", "-h"} & set(argv):
         print(f"{__doc__}\n{FLAGS.get_help()}")
         return 0
@@ -98,10 +98,10 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> str:
-    """Parse the flags and load the config; return what is wrong with them."""
+    """Parse the flags and load the config; return an error message."""
     try:
         remaining = FLAGS(argv)[1:]
-        CONFIG.value  # noqa: B018  (a config that cannot be loaded says so only when it is used)
+        CONFIG.value  # noqa: B018  (a config that cannot be loaded raises only when accessed)
     except (AttributeError, KeyError, flags.Error, TypeError, ValueError, OSError) as error:
         from aima_jax.fields import renamed_flags
 
@@ -119,7 +119,7 @@ if __name__ == "__main__":
     outlive_readers()
     status = main(sys.argv)
     if status == 130 and "IPython" not in sys.modules:
-        # At once: a thread that still compiles would make Python abort at its end.
+        # Exit immediately: a thread that is still compiling would make Python abort at exit.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

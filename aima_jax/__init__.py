@@ -13,11 +13,11 @@ def load(run: str | os.PathLike[str]) -> "PersonSearch":
     """Load the model of a run to search pictures with.
 
     Args:
-        run: a workdir, of which the best checkpoint counts, a checkpoint, or an exported file.
+        run: a workdir, for its best checkpoint, a checkpoint, or an exported file.
 
     Raises:
         FileNotFoundError: there is no sound checkpoint, or no such file.
-        ValueError: the checkpoint or file that was named is damaged.
+        ValueError: the given checkpoint or file is damaged.
     """
     from aima_jax.search import PersonSearch
 

@@ -1,8 +1,8 @@
-"""What can be said of a person: groups of attributes, and the bit vectors that stand for them.
+"""Attributes of a person: groups of attributes, and the bit vectors that encode them.
 
-A description is a dict from a group's name to what is said of it: True or False of a flag, a value
-of another group, the group's word for absence, or a value that does not hold, as "!red". Several
-values, or several that do not hold, come as a tuple. What a dict leaves out is unknown.
+A description is a dict from a group's name to a statement: True or False for a flag, else one of
+the group's values, its word for absence, or a negated value such as "!red". Several values, or
+several negated ones, form a tuple. Groups missing from a dict are unknown.
 """
 
 import dataclasses
@@ -19,17 +19,17 @@ from jaxtyping import Array, Bool, Float, Int8, Shaped, UInt8
 Description = dict[str, str | tuple[str, ...] | bool]
 ArrayKind = TypeVar("ArrayKind", np.ndarray, Array)
 
-NOT = "!"  # before a value: it does not hold
+NOT = "!"  # negates the value that follows
 _FLAG_WORDS = {"yes": True, "true": True, "no": False, "false": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """One question about a person, and the answers that have a bit each.
+    """One question about a person, with a bit for each answer.
 
-    Of an `exclusive` group exactly one value holds or, where `absent` is given, at most one, and
-    `absent` is the word for none of them. Of an `independent` group any number of values holds. A
-    `flag` has one bit and no values: it holds or it does not.
+    An `exclusive` group has exactly one value or, if `absent` is given, at most one; `absent` is
+    the word for none of them. An `independent` group has any number of values. A `flag` has one bit
+    and no values: it is true or false.
     """
 
     name: str
@@ -44,30 +44,30 @@ class Group:
                 "expected 'exclusive', 'independent' or 'flag'"
             )
         if (self.kind == "flag") == bool(self.values):
-            raise ValueError(f"group {self.name}: a flag has no values, every other kind has some")
+            raise ValueError(f"group {self.name}: a flag has no values, other kinds need some")
         if self.absent is not None and self.kind != "exclusive":
             raise ValueError(f"group {self.name}: only an exclusive group has a word for absence")
 
     @functools.cached_property
     def bits(self) -> tuple[str, ...]:
-        """Names of the group's bits, "backpack" of a flag, otherwise as "upper_color=red"."""
+        """Names of the group's bits: "backpack" for a flag, else like "upper_color=red"."""
         if self.kind == "flag":
             return (self.name,)
         return tuple(f"{self.name}={value}" for value in self.values)
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The values that a description may give, the word for absence included."""
+        """The values allowed in a description, including the word for absence."""
         return self.values if self.absent is None else (*self.values, self.absent)
 
     def check(self, value: Any) -> str | tuple[str, ...] | bool:
-        """Return what is said of the group in one form.
+        """Return a statement about the group in canonical form.
 
-        A flag gives a bool; an exclusive group a value, or a tuple of those that do not hold; an
-        independent group a tuple. Tuples are in the order of the group's values.
+        A bool for a flag; a value, or a tuple of negated ones, for an exclusive group; a tuple for
+        an independent group. Tuples are in the order of the group's values.
 
         Raises:
-            ValueError: it cannot be said of this group.
+            ValueError: the statement is invalid for this group.
         """
         if self.kind == "flag":
             if not isinstance(value, bool | np.bool_):
@@ -96,7 +96,7 @@ class Group:
             if not given or not all(negated):
                 raise ValueError(
                     f"{self.name} is {value!r}; expected one of {', '.join(self.answers)}, or "
-                    f"some that do not hold, as {NOT}{self.values[0]}"
+                    f"some that do not hold, such as {NOT}{self.values[0]}"
                 )
         for one in self.values:
             if one in given and NOT + one in given:
@@ -104,7 +104,7 @@ class Group:
         return tuple(form for one in self.values for form in (one, NOT + one) if form in given)
 
     def statements(self, value: str | tuple[str, ...] | bool) -> dict[str, bool]:
-        """Return which bits a checked value says to hold (True), and which not to (False)."""
+        """Return the bits that a checked value affirms (True) and denies (False)."""
         if isinstance(value, bool):
             return {self.name: value}
         if value == self.absent:
@@ -115,17 +115,17 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class AttributeSchema:
-    """The attributes of a dataset: groups in order, one bit for each value that can hold.
+    """The attributes of a dataset: ordered groups, one bit for each possible value.
 
     Attributes:
         name: of the schema.
-        groups: what can be asked of a person.
-        names: of the bits in their order; that of the groups where left out.
-        absences: bits that say of something that it is not there, as PETA's `no_accessory`: they do
-            not count as attributes that hold.
+        groups: the groups of attributes.
+        names: of the bits in order; by default in the order of the groups.
+        absences: bits that state an absence, such as PETA's `no_accessory`: they do not count as
+            attributes that a person has.
 
     Raises:
-        ValueError: `names` gives other bits than the groups, or `absences` others than `names`.
+        ValueError: `names` differs from the groups' bits, or `absences` are not among `names`.
     """
 
     name: str
@@ -140,19 +140,19 @@ class AttributeSchema:
             wrong = sorted(set(names) ^ set(bits)) or "some are given twice"
             raise ValueError(f"schema {self.name}: names and groups differ in their bits: {wrong}")
         if unknown := sorted(set(self.absences).difference(names)):
-            raise ValueError(f"schema {self.name}: absences that are not among its bits: {unknown}")
+            raise ValueError(f"schema {self.name}: absences not among its bits: {unknown}")
         object.__setattr__(self, "groups", tuple(self.groups))
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "absences", tuple(self.absences))
 
     @property
     def size(self) -> int:
-        """How many bits a vector has."""
+        """Number of bits in a vector."""
         return len(self.names)
 
     @functools.cached_property
     def presences(self) -> Bool[np.ndarray, "attributes"]:
-        """Which bits say that something is there: all but `absences`."""
+        """Which bits state a presence: all but `absences`."""
         return ~np.isin(self.names, self.absences)
 
     def group(self, name: str) -> Group:
@@ -173,9 +173,9 @@ class AttributeSchema:
         return {name: position for position, name in enumerate(self.names)}
 
     def validate(self, description: Mapping[str, Any]) -> Description:
-        """Return a description, whole or partial, with values as `decode` gives them.
+        """Return a description, whole or partial, in the form of `decode`.
 
-        Groups are in the schema's order, each value as `Group.check` gives it.
+        Groups are in the schema's order, each value as returned by `Group.check`.
 
         Raises:
             ValueError: the schema does not have a group or value.
@@ -191,11 +191,11 @@ class AttributeSchema:
     def encode(self, description: Mapping[str, Any]) -> UInt8[np.ndarray, "attributes"]:
         """Return the bits of a description: a dict from group to value, values, or True or False.
 
-        Groups left out do not hold.
+        Missing groups count as absent.
 
         Raises:
-            ValueError: the schema does not have a group or value, an exclusive group has two, or
-                one of which exactly one value holds is left out.
+            ValueError: the schema does not have a group or value, an exclusive group has two, or a
+                group that needs exactly one value is missing.
         """
         said = self.said(description)
         for group in self.groups:
@@ -210,10 +210,10 @@ class AttributeSchema:
     def said(
         self, description: Mapping[str, Any] | Shaped[np.ndarray, "attributes"]
     ) -> Int8[np.ndarray, "attributes"]:
-        """Return what a description says of each bit: 1 it holds, -1 it does not, 0 nothing.
+        """Return a description's statement about each bit: 1 present, -1 absent, 0 none.
 
-        A bit vector says all: what is not set does not hold. A dict says what it says, of a group's
-        absence that none of its bits holds, of one value nothing about the others.
+        A bit vector states everything: bits that are not set are absent. In a dict, a group's
+        absence denies all its bits, and a value says nothing about the group's other values.
 
         Raises:
             ValueError: as `validate` and `decode`.
@@ -231,8 +231,8 @@ class AttributeSchema:
         """Return the description of a bit vector, every group covered: the inverse of `encode`.
 
         Raises:
-            ValueError: the size is another one, a bit is neither 0 nor 1, or an exclusive group has
-                too many or too few bits.
+            ValueError: the size is wrong, a bit is neither 0 nor 1, or an exclusive group has too
+                many or too few bits.
         """
         bits = np.asarray(bits)
         if bits.shape != (self.size,):
@@ -264,10 +264,10 @@ class AttributeSchema:
         return description
 
     def parse(self, text: str) -> Description:
-        """Return the description that a person typed: "gender=female,upper_color=red,backpack".
+        """Parse a description that a person typed: "gender=female,upper_color=red,backpack".
 
-        "backpack=no" says that there is none, "upper_color!=red" that red does not hold; values
-        that do not hold, and those of an independent group, may be several.
+        "backpack=no" denies a flag, "upper_color!=red" a value; negated values, and values of an
+        independent group, may be repeated.
 
         Raises:
             ValueError: the schema does not have an attribute; the message names the nearest.
@@ -311,10 +311,10 @@ class AttributeSchema:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "AttributeSchema":
-        """Return the schema that `to_dict` wrote.
+        """Return the schema from `to_dict`'s data.
 
         Raises:
-            ValueError: `data` is something else.
+            ValueError: `data` is not a schema.
         """
         try:
             groups = tuple(
@@ -329,9 +329,9 @@ class AttributeSchema:
 def attribute_iou(
     a: Shaped[ArrayKind, "n attributes"], b: Shaped[ArrayKind, "m attributes"]
 ) -> Float[ArrayKind, "n m"]:
-    """Return |S ∩ T| / |S ∪ T| for the sets of attributes that hold in each row of `a` and of `b`.
+    """Return |S ∩ T| / |S ∪ T| for the sets of attributes in each row of `a` and of `b`.
 
-    Two empty sets have IoU 1. numpy in, numpy out; jax.numpy where either is a jax array.
+    Two empty sets have IoU 1. numpy in, numpy out; jax.numpy if either is a jax array.
     """
     xp: Any = jnp if isinstance(a, jax.Array) or isinstance(b, jax.Array) else np
     dtype = xp.result_type(float)
@@ -345,13 +345,13 @@ def agreement(
     attributes: Shaped[ArrayKind, "images attributes"],
     said: Shaped[ArrayKind, "descriptions attributes"],
 ) -> Bool[ArrayKind, "images descriptions"]:
-    """Whether nothing that a description says is otherwise in an image.
+    """Whether no statement of a description contradicts an image.
 
-    numpy in, numpy out; jax.numpy where either is a jax array. [ours]
+    numpy in, numpy out; jax.numpy if either is a jax array. [ours]
 
     Args:
         attributes: bits of each image.
-        said: of each description, as `AttributeSchema.said` gives it.
+        said: of each description, as returned by `AttributeSchema.said`.
     """
     xp: Any = jnp if isinstance(attributes, jax.Array) or isinstance(said, jax.Array) else np
     holds = xp.asarray(attributes, xp.float32)

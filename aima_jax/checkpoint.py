@@ -1,9 +1,9 @@
-"""Reading checkpoints: verified before use, and needing nothing but their own folder.
+"""Reading checkpoints, which are verified before use and need nothing but their own folder.
 
 A checkpoint is a folder, `checkpoints/<step>/` in a workdir or another, in Orbax's layout with two
-items: `params`, and `train`, what only training needs. `MANIFEST.json` in it is written last: it
-says what the model is, and has a checksum of every file. A folder without it is a save that was cut
-off. The manifest's format has a number.
+items: `params`, and `train`, which only training needs. Its `MANIFEST.json` is written last: it
+describes the model, and has a checksum of every file. A folder without it is an incomplete save.
+The manifest's format has a version number.
 """
 
 import base64
@@ -45,14 +45,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """A model read from a checkpoint or an exported file, with all that is needed to ask it.
+    """A model read from a checkpoint or an exported file, with everything needed for search.
 
     Attributes:
         model: with its parameters.
         config: of the run that trained it, as data.
-        schema: what its attributes mean.
-        wording: how they are put into words.
-        template: that it was trained with.
+        schema: of its attributes.
+        wording: of its attributes.
+        template: of its training.
         traits: of its dataset: {"cameras": bool, "query_folder": str or None, "identities": bool}.
         categories: the bits of its training categories, in the order of its classifier.
         words: {"from_clip": whether its words come from a CLIP, "trained": token ids it has seen}.
@@ -78,10 +78,10 @@ class Restored:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint says of itself, as plain JSON data; an exported file says the same.
+    """The metadata of a checkpoint or an exported file, as plain JSON data.
 
-    The fields are those of `Restored`, but `categories` are packed bits in base64, as
-    `pack_categories` gives them, and `model` is an `AIMAConfig`.
+    The fields are as in `Restored`, except that `categories` are packed bits in base64, as
+    returned by `pack_categories`, and `model` is an `AIMAConfig`.
     """
 
     model: Mapping[str, Any]
@@ -96,25 +96,25 @@ class Metadata:
     model_id: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The metadata as JSON data, with the number of its format."""
+        """The metadata as JSON data, with its format number."""
         return {"format": FORMAT} | dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], path: pathlib.Path) -> "Metadata":
-        """Read what `to_dict` gave, with whatever else is beside it.
+        """Read metadata from `to_dict`, ignoring other entries.
 
         Raises:
-            ValueError: it is of another format; the message names `path` and what to do.
+            ValueError: it has another format; the message names `path` and what to do.
         """
         found = data.get("format", 1)
         if found == 1:
             raise ValueError(
-                f"{path} is of format 1, which this version does not read; convert it, once: "
+                f"{path} has format 1, which this version does not read; convert it once: "
                 f"aima convert checkpoint {path}"
             )
         if found != FORMAT:
             raise ValueError(
-                f"{path} is of format {found}, and this version reads format {FORMAT}; use a newer "
+                f"{path} has format {found}, but this version reads format {FORMAT}; use a newer "
                 "version of aima-jax"
             )
         return cls(**{one.name: data[one.name] for one in dataclasses.fields(cls)})
@@ -125,7 +125,7 @@ class Metadata:
         return nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0), platform=platform))
 
     def restored(self, model: AIMA, *, step: int, path: pathlib.Path) -> Restored:
-        """What is described, with the model that has been read."""
+        """The metadata combined with the model that was read."""
         schema = AttributeSchema.from_dict(self.schema)
         wording = Wording.from_dict(self.wording)
         return Restored(
@@ -145,12 +145,12 @@ class Metadata:
 
 
 class Selected(NamedTuple):
-    """The checkpoint that `select` has chosen, and why.
+    """The checkpoint chosen by `select`, and why.
 
     Attributes:
         path: its folder.
         reason: "best validation Rank-1", "newest" or "newest: none validated".
-        passed_over: a line for each that would have been chosen, but is damaged.
+        passed_over: a line for each damaged one that would have been chosen.
     """
 
     path: pathlib.Path
@@ -159,15 +159,15 @@ class Selected(NamedTuple):
 
 
 def load_model(run: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Restored:
-    """Read the model of a workdir, its best checkpoint if there is one, or of one checkpoint.
+    """Read the model from a workdir's best checkpoint (see `select`), or from one checkpoint.
 
     Args:
-        run: a workdir, or the folder of a checkpoint, of any name; links lead where they lead.
+        run: a workdir, or a checkpoint's folder, whatever its name; links are followed.
         mesh: where the parameters are placed; all devices by default.
 
     Raises:
         FileNotFoundError: there is no checkpoint, or no sound one.
-        ValueError: the checkpoint that was named is damaged, or of another format.
+        ValueError: the given checkpoint is damaged, or has another format.
     """
     path = find_checkpoint(run)
     metadata = read_metadata(path)
@@ -180,11 +180,11 @@ def load_model(run: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Rest
 
 
 def find_checkpoint(run: str | os.PathLike[str]) -> pathlib.Path:
-    """Return the sound checkpoint that a workdir or a checkpoint's folder stands for.
+    """Return the sound checkpoint to use for a workdir or a checkpoint's folder.
 
     Raises:
         FileNotFoundError: there is no checkpoint, or no sound one.
-        ValueError: the checkpoint that was named is damaged.
+        ValueError: the given checkpoint is damaged.
     """
     path = user_path(run).resolve()
     if not is_checkpoint(path):
@@ -195,13 +195,13 @@ def find_checkpoint(run: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is a workdir or a checkpoint, by what is in it."""
+    """Return whether a path is a workdir or a checkpoint, by its content."""
     folder = user_path(path)
     return (folder / FOLDER).is_dir() or is_checkpoint(folder)
 
 
 def is_checkpoint(folder: pathlib.Path) -> bool:
-    """Tell whether a folder is a checkpoint, sound or not, by what is in it."""
+    """Return whether a folder is a checkpoint, sound or not, by its content."""
     return any((folder / name).exists() for name in (MANIFEST, "_CHECKPOINT_METADATA"))
 
 
@@ -210,10 +210,10 @@ def select(workdir: pathlib.Path, *, best: bool = True) -> Selected:
 
     Args:
         workdir: of the run.
-        best: False takes the newest.
+        best: False: choose the newest.
 
     Raises:
-        FileNotFoundError: there is none; the message names those that are damaged.
+        FileNotFoundError: there is none; the message names the damaged ones.
     """
     folder = workdir / FOLDER
     scores = {step: score(folder / str(step)) for step in steps(workdir)}
@@ -234,9 +234,9 @@ def select(workdir: pathlib.Path, *, best: bool = True) -> Selected:
 
 
 def best_first(scores: Mapping[int, float]) -> list[int]:
-    """Sort steps by their validation Rank-1, the best first; of equal ones the latest first.
+    """Sort steps by their validation Rank-1, the best first; ties by latest step.
 
-    Whatever says which checkpoint is the best goes by this.
+    Everything that needs the best checkpoint uses this.
     """
     return sorted(scores, key=lambda step: (scores[step], step), reverse=True)
 
@@ -244,35 +244,35 @@ def best_first(scores: Mapping[int, float]) -> list[int]:
 def steps(workdir: pathlib.Path) -> list[int]:
     """Steps of all checkpoints of a workdir, sound or not, in ascending order."""
     names = (path.name for path in (workdir / FOLDER).glob("*") if is_checkpoint(path))
-    # Not "08" or "8 copy": those are folders of a person's own.
+    # Not "08" or "8 copy": those are the user's own folders.
     return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
 def score(path: pathlib.Path) -> float:
     """The validation Rank-1 of a checkpoint, -1 if it was saved without.
 
-    It is infinite where the manifest is damaged, so that it is not passed over silently.
+    It is infinite if the manifest is damaged, so that it is not passed over silently.
     """
     try:
         metrics = read_sealed_json(path / MANIFEST)["metrics"] or {}
     except (FileNotFoundError, ValueError, KeyError):
         return math.inf
-    return metrics.get("R1", -1)
+    return float(metrics.get("R1", -1))
 
 
 def is_sealed(path: pathlib.Path) -> bool:
-    """Whether a checkpoint was saved to the end."""
+    """Whether a checkpoint was saved completely."""
     return (path / MANIFEST).exists()
 
 
 def damage(path: pathlib.Path) -> list[str]:
-    """What is wrong with a checkpoint's files, nothing if it is sound."""
+    """Problems of a checkpoint's files; none if it is sound."""
     try:
         expected = read_sealed_json(path / MANIFEST)["files"]
     except FileNotFoundError:
         return [f"{MANIFEST} is missing: the save was cut off"]
     except (ValueError, KeyError):
-        return [f"{MANIFEST} is not what was written"]
+        return [f"{MANIFEST} has changed since it was written"]
     return compare(path, expected, leave_out=MANIFEST)
 
 
@@ -283,11 +283,11 @@ def seal(
     step: int,
     metrics: Mapping[str, float] | None,
 ) -> None:
-    """Mark a checkpoint as complete: everything else has to be there already.
+    """Mark a checkpoint as complete; everything else must already be there.
 
     Args:
         path: its folder.
-        metadata: what it says of itself.
+        metadata: of the checkpoint.
         step: after which it was saved.
         metrics: of its validation, if there was one.
     """
@@ -297,10 +297,10 @@ def seal(
 
 
 def read_metadata(path: pathlib.Path) -> Metadata:
-    """Read what a sound checkpoint says of itself.
+    """Read the metadata of a sound checkpoint.
 
     Raises:
-        ValueError: it is of another format.
+        ValueError: it has another format.
     """
     return Metadata.from_dict(read_sealed_json(path / MANIFEST), path)
 
@@ -313,7 +313,7 @@ def step_of(path: pathlib.Path) -> int:
 def load_items(
     path: pathlib.Path, items: Mapping[str, Any], mesh: Mesh, min_shard_elements: int
 ) -> dict[str, Any]:
-    """Read items of a checkpoint into trees of shapes, each array straight to its place."""
+    """Read items of a checkpoint into trees of shapes, each array directly to its devices."""
     from orbax.checkpoint import v1 as ocp
 
     shardings = state_shardings(items, mesh, min_shard_elements)
@@ -329,6 +329,6 @@ def pack_categories(categories: UInt8[np.ndarray, "category attributes"]) -> str
 
 
 def unpack_categories(packed: str, size: int) -> UInt8[np.ndarray, "category attributes"]:
-    """Unpack what `pack_categories` packed, of a schema of so many attributes."""
+    """Unpack the result of `pack_categories` for a schema with `size` attributes."""
     rows = np.frombuffer(base64.b64decode(packed), np.uint8).reshape(-1, -(-size // 8))
     return np.unpackbits(rows, axis=1, count=size)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 HEARTBEAT_SECONDS = 60
-# Launchers that JAX knows nothing of, what they count processes in, and what tells them.
+# Launchers that JAX does not support, their process count variables, and how to recognise them.
 _UNSUITED = (
     ("torchrun", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"),
     ("mpiexec", "PMI_SIZE", "PMI_RANK"),
@@ -21,20 +21,20 @@ _UNSUITED = (
 def start(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Join the other hosts, if there are any; to be called before JAX touches a device.
+    """Connect to the other hosts, if any; call this before JAX uses a device.
 
-    Hosts are named by three arguments, or found in the variables of Slurm, Open MPI or a TPU pod. A
-    host that has been silent for a minute ends the others with a message. An allocation alone
-    starts no other process: there this one runs alone, and says so.
+    Hosts are given by the three arguments, or by variables of Slurm, Open MPI or a TPU pod. If a
+    host is silent for a minute, the others stop with a message. A Slurm allocation without srun
+    does not start other processes: this one then runs alone, and says so.
 
     Args:
         coordinator: address:port of host 0.
-        processes: number of hosts; 1 alone joins no others, whatever the variables say.
+        processes: number of hosts; only 1 means a single host, whatever the variables say.
         process: number of this host, from 0.
 
     Raises:
-        ValueError: only some of the three are given, a coordinator could not be found, or several
-            processes were started by a launcher that JAX does not know.
+        ValueError: only some of the three are given, no coordinator was found, or several processes
+            were started by a launcher that JAX does not support.
     """
     given = [argument is not None for argument in (coordinator, processes, process)]
     if given == [False, True, False] and processes == 1:
@@ -54,15 +54,15 @@ def start(
         )
     except ValueError as error:
         raise ValueError(
-            f"{launcher} has started several processes, but JAX could not find out which ({error});"
-            " give each --coordinator=host0:port, --processes and --process"
+            f"{launcher} has started several processes, but JAX could not connect them ({error}); "
+            "give each --coordinator=host0:port, --processes and --process"
         ) from error
 
 
 def _launched() -> tuple[str, int | None, int | None]:
-    """The launcher of several processes, how many they are, and which of them this is.
+    """The launcher of several processes, their number, and the number of this one.
 
-    "" where there is none; None for what JAX is to find out.
+    "" if there is none; None for values that JAX will determine.
     """
     tasks, step_tasks = _count("SLURM_NTASKS"), _count("SLURM_STEP_NUM_TASKS")
     if step_tasks > 1 and "SLURM_PTY_PORT" not in os.environ:
@@ -97,7 +97,7 @@ def _count(variable: str, default: int = 1) -> int:
 
 @contextlib.contextmanager
 def report_lost_hosts() -> Iterator[None]:
-    """Say that a host is lost where its connections break before its heartbeat does.
+    """Report a lost host whose connections break before its heartbeat times out.
 
     Raises:
         ConnectionError: a collective has failed.
@@ -108,14 +108,14 @@ def report_lost_hosts() -> Iterator[None]:
         if not jax.distributed.is_initialized():
             raise
         raise ConnectionError(
-            f"a collective of all hosts has failed: {str(error).splitlines()[0]}\n"
-            "If one of them has stopped, see what it says. Start all of them again: the run "
-            "resumes from its last checkpoint"
+            f"a collective has failed: {str(error).splitlines()[0]}\n"
+            "If a host has stopped, see its output. Restart all of them: the run resumes from its "
+            "last checkpoint"
         ) from error
 
 
 def end_process(code: int) -> int:
-    """Return an exit code; with other hosts, end at once, or they would wait for this one."""
+    """Return an exit code; with several hosts, exit immediately, so that no other host waits."""
     if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -124,6 +124,6 @@ def end_process(code: int) -> int:
 
 
 def from_first_host(compute: Callable[[], int]) -> int:
-    """Return to every host what host 0 computes: each for itself, they could disagree."""
+    """Return host 0's result on every host: separate computations could disagree."""
     value = compute() if jax.process_index() == 0 else 0
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from aima_jax.losses import LOSSES, POSITIVE
 
-# The values that a field may have, or the least and the most of a number; where the least is a
-# whole number, the value must be one.
+# The allowed values of a field, or the minimum and maximum of a number; if the minimum is an int,
+# the value must be one.
 _FIELDS = {
     "dtype": ("auto", "float32", "bfloat16"),
     "on_nonfinite": ("stop", "skip"),
@@ -61,7 +61,7 @@ _FIELDS = {
     "optimizer.epsilon": POSITIVE,
     "optimizer.gradient_clip": (0.0, math.inf),
 }
-# What an older config calls otherwise, by the name that a field has now.
+# Old field names, and their current names.
 RENAMED = {
     **{f"loss.{name}": f"loss.{name}.weight" for name in LOSSES},
     "loss.multi_positive": "loss.info_nce.multi_positive",
@@ -74,7 +74,7 @@ def check_config(config: ConfigDict) -> None:
     """Check every choice and range.
 
     Raises:
-        ValueError: names all fields that are wrong, and what they may be.
+        ValueError: fields are invalid; the message lists each with its allowed values.
     """
     old = [name for name in RENAMED if not isinstance(_at(config, name), dict | None)]
     wrong = [f"config.{name}={_at(config, name)!r} is config.{RENAMED[name]} now" for name in old]
@@ -112,10 +112,10 @@ def check_config(config: ConfigDict) -> None:
 
 
 def profiled_steps(profile: str) -> tuple[int, int]:
-    """Return the first and the last step that `config.profile` names.
+    """Return the first and the last step in `config.profile`.
 
     Raises:
-        ValueError: it is not of the form "100:105".
+        ValueError: it does not have the form "100:105".
     """
     first, _, last = str(profile).partition(":")
     if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
@@ -124,7 +124,7 @@ def profiled_steps(profile: str) -> tuple[int, int]:
 
 
 def _sentences_that_do_not_fit(config: ConfigDict) -> list[str]:
-    """What losses and sentences ask of each other in vain."""
+    """Losses and sentence settings that contradict each other."""
     wrong = []
     variants, varied, partial, weight, labels, info_nce, multi_positive = (
         _at(config, name)
@@ -154,13 +154,13 @@ def _sentences_that_do_not_fit(config: ConfigDict) -> list[str]:
 
 
 def renamed_flags(argv: Sequence[str]) -> str:
-    """Say which flags, as "--config.loss.map=0", name a field that has another name now."""
+    """Return a message about flags such as "--config.loss.map=0" with an old field name."""
     names = [argument.lstrip("-").split("=")[0].removeprefix("config.") for argument in argv]
     return "; ".join(f"config.{n} is config.{RENAMED[n]} now" for n in names if n in RENAMED)
 
 
 def _fields_of_losses() -> dict[str, tuple]:
-    """The fields of every loss of the table, by what they may be."""
+    """The fields of every loss in the table, and their allowed values."""
     fields: dict[str, tuple] = {}
     for name, loss in LOSSES.items():
         fields[f"loss.{name}.weight"] = (0.0, math.inf)
@@ -199,7 +199,7 @@ def _are_numbers(value: Any, count: int, kind: type | UnionType, low: float, hig
 
 
 def _at(config: ConfigDict, name: str) -> Any:
-    """The value of a field, None where it is missing."""
+    """The value of a field, None if it is missing."""
     value: Any = config
     for part in name.split("."):
         value = value.get(part) if isinstance(value, ConfigDict) else None

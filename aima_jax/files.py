@@ -1,4 +1,4 @@
-"""Files: paths that people give, files complete or absent, folders that are what was written."""
+"""Files: user-given paths, atomic writes, and folders verified by checksums."""
 
 import contextlib
 import functools
@@ -17,20 +17,20 @@ Files = dict[str, dict[str, int | str]]
 
 _log = logging.getLogger(__name__)
 
-# Left by file managers, network stores, archives and notebooks, and never a picture or a file of
-# ours. In the last two are copies of pictures.
+# Left by file managers, network stores, archives and notebooks; never pictures or files of ours.
+# The last two contain copies of pictures.
 _CLUTTER = frozenset(
     {".DS_Store", "Thumbs.db", "desktop.ini", "@eaDir", "__MACOSX", ".AppleDouble", "$RECYCLE.BIN"}
     | {".thumbnails", ".ipynb_checkpoints"}
 )
-_SETTLED_NANOSECONDS = 10**8  # a younger file may change again and keep its time
+_SETTLED_NANOSECONDS = 10**8  # a more recent file may change again without a new time stamp
 
 
 def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Return a path that a person gives, absolute, with `~` expanded.
+    """Return a user-given path as an absolute path, with `~` expanded.
 
     Raises:
-        ValueError: it names an object store, a web address, or the home of an unknown user.
+        ValueError: it is in an object store, a web address, or in the home of an unknown user.
     """
     text = os.fspath(path)
     if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text):
@@ -42,15 +42,15 @@ def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
         return pathlib.Path(text).expanduser().absolute()
     except RuntimeError:
         raise ValueError(
-            f"{text}: no home folder is known for {text.split('/')[0]}; set HOME, or name the "
-            "whole path"
+            f"{text}: no home folder is known for {text.split('/')[0]}; set HOME, or give the full "
+            "path"
         ) from None
 
 
 def is_clutter(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a relative path is one that a system leaves beside people's own files.
+    """Return whether a relative path is system clutter beside the user's own files.
 
-    It is, or is in, one of `_CLUTTER`, or a name that begins with `._`.
+    That is, it is or is inside one of `_CLUTTER`, or a name that begins with `._`.
     """
     parts = pathlib.PurePath(path).parts
     return any(part in _CLUTTER or part.startswith("._") for part in parts)
@@ -62,10 +62,10 @@ def atomic_write(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathli
 
     Args:
         path: of the file.
-        shared: no lock keeps other processes from writing it at the same time: the last one counts.
+        shared: without a lock, other processes may write it at the same time: the last one wins.
 
     Raises:
-        OSError: it could not be written; the message has the file's name, of a full disk as well.
+        OSError: it could not be written; the message has the file's name, even on a full disk.
     """
     own = f".{uuid.uuid4().hex}" if shared else ""
     temporary = path.with_name(f".{path.name}{own}.tmp")
@@ -100,11 +100,11 @@ def write_sealed_json(
 
 
 def read_sealed_json(path: pathlib.Path) -> dict[str, Any]:
-    """Read what `write_sealed_json` wrote.
+    """Read a file from `write_sealed_json`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not what was written.
+        ValueError: it has changed since it was written.
     """
     text = path.read_bytes()
     try:
@@ -112,14 +112,14 @@ def read_sealed_json(path: pathlib.Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error})") from error
     content = dict(found) if isinstance(found, dict) else {}
-    # The checksum does not see whether the last line is complete.
+    # The checksum does not cover the end of the last line.
     if content.pop("sha256", None) != _digest(content) or not text.endswith(b"\n"):
         raise ValueError(f"{path} has changed since it was written")
     return content
 
 
 def checksums(folder: pathlib.Path, *, leave_out: str) -> Files:
-    """Return size in bytes and SHA-256 of every file below a folder, by its path there."""
+    """Return size in bytes and SHA-256 of every file below a folder, by relative path."""
     return {
         name: {"size": path.stat().st_size, "sha256": _sha256(path)}
         for name, path in _files(folder)
@@ -128,14 +128,14 @@ def checksums(folder: pathlib.Path, *, leave_out: str) -> Files:
 
 
 def compare(folder: pathlib.Path, expected: Files, *, leave_out: str) -> list[str]:
-    """Return what is missing or changed of the files that `checksums` listed, a phrase each.
+    """Return a phrase for each missing or changed file among those that `checksums` listed.
 
-    Other files are named in the log, once, and change nothing. A file that has not changed since
-    this process last read it is not read again.
+    Other files are logged once and ignored. A file that has not changed since this process last
+    read it is not read again.
     """
     others = sorted(name for name, _ in _files(folder) if name not in {*expected, leave_out})
     if others:
-        _warn_once(f"{folder} holds files that are not its own and are ignored: {others[:5]}")
+        _warn_once(f"{folder} contains foreign files, which are ignored: {others[:5]}")
     problems = []
     for name, facts in expected.items():
         path = folder / name

@@ -1,4 +1,4 @@
-"""One process at a time for a folder, on the disks of one machine and on those that many share."""
+"""Locks that give a folder to one process at a time, on local and on shared disks."""
 
 import abc
 import contextlib
@@ -17,7 +17,7 @@ from typing import IO
 
 RENEWAL_SECONDS = 20.0
 EXPIRY_SECONDS = 120.0
-# File systems of one machine, where flock holds between all processes that can reach them.
+# Local file systems, where flock works between all processes that can reach them.
 _LOCAL = frozenset(
     {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "overlay", "ramfs"}
     | {"tmpfs", "xfs", "zfs"}
@@ -26,11 +26,11 @@ _NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class Lock(abc.ABC):
-    """A folder kept for one process; another kind of store is one more of these.
+    """A lock on a folder for one process; one subclass per kind of store.
 
     Attributes:
-        folder: that is kept.
-        path: the file in it that says so.
+        folder: the locked folder.
+        path: the lock file in it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Lock(abc.ABC):
 
     @abc.abstractmethod
     def acquire(self) -> str | None:
-        """Take the lock and return None, or return who has it.
+        """Take the lock and return None, or return its owner.
 
         Raises:
             OSError: the store cannot lock.
@@ -48,19 +48,19 @@ class Lock(abc.ABC):
 
     @abc.abstractmethod
     def release(self) -> None:
-        """Give the lock back; do nothing if it is another's by now."""
+        """Release the lock; do nothing if another process has taken it."""
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Do nothing while the lock is this process's.
+        """Check that this process still has the lock.
 
         Raises:
-            ValueError: another process has taken it, since this one stood still for too long.
+            ValueError: another process has taken it, since this one was suspended for too long.
         """
 
 
 class FileLock(Lock):
-    """flock on `.lock`: the system gives it back when the process ends, however it ends."""
+    """flock on `.lock`: the system releases it whenever and however the process ends."""
 
     name = ".lock"
     _file: IO[str] | None = None
@@ -84,15 +84,15 @@ class FileLock(Lock):
             self._file.close()
 
     def check(self) -> None:
-        pass  # the system takes it from nobody
+        pass  # it cannot be taken over
 
 
 class Lease(Lock):
-    """A file `.lease` that is made by whoever is first, and renewed while its process lives.
+    """A file `.lease`, created by the first process and renewed while that process lives.
 
-    It serves where flock does not reach the other hosts. Anyone may take it over once its process
-    is dead on this host and boot, or once it has not been renewed for two minutes. Ages are those
-    of files, by the clock of the store: clocks of hosts may differ.
+    It is for stores where flock does not reach other hosts. Anyone may take it over once its
+    process is dead, if on this host and boot, or once it has not been renewed for two minutes. Ages
+    are file ages by the clock of the store, since the hosts' clocks may differ.
     """
 
     name = ".lease"
@@ -111,7 +111,7 @@ class Lease(Lock):
         self._thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
 
     def acquire(self) -> str | None:
-        for _ in range(3):  # another may take it, or give it back, between two looks
+        for _ in range(3):  # another process may take or release it between two checks
             if self._create():
                 self._thread.start()
                 return None
@@ -135,7 +135,7 @@ class Lease(Lock):
             self._renew()
         if self._lost:
             raise ValueError(
-                f"another process has taken {self.folder} over, since this one stood still for "
+                f"another process has taken over {self.folder}, since this one was suspended for "
                 f"more than {EXPIRY_SECONDS:.0f} seconds; nothing more is written to it"
             )
 
@@ -157,9 +157,9 @@ class Lease(Lock):
             self._renew()
 
     def _renew(self) -> None:
-        with contextlib.suppress(OSError):  # the store cannot be reached for now, by nobody else
+        with contextlib.suppress(OSError):  # if unreachable, the store is so for everyone
             if not self._is_own():
-                time.sleep(1)  # one who looks whether it is over may put it back just now
+                time.sleep(1)  # a process that checks for expiry may be putting it back
             self._lost = not self._is_own()
             if not self._lost:
                 os.utime(self.path)
@@ -176,7 +176,7 @@ class Lease(Lock):
         return self._now() - changed > EXPIRY_SECONDS
 
     def _now(self) -> float:
-        """The time by the clock of the store: that of a file just made there."""
+        """The time by the store's clock, from a file just created there."""
         probe = self.folder / f".lease.{self._own['token']}"
         try:
             probe.touch()
@@ -185,7 +185,7 @@ class Lease(Lock):
             probe.unlink(missing_ok=True)
 
     def _remove(self, owner: dict) -> None:
-        """Remove a lease that is over; another's that has come meanwhile is put back."""
+        """Remove an expired lease; if another process's has replaced it, put that back."""
         aside = self.folder / f".lease.{self._own['token']}"
         try:
             self.path.rename(aside)
@@ -200,11 +200,11 @@ class Lease(Lock):
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[Lock]:
-    """Keep a folder for this process, by flock where that reaches everyone, else by a lease too.
+    """Lock a folder for this process: by flock if that reaches everyone, else by a lease too.
 
     Raises:
         ValueError: another process has it.
-        OSError: files cannot be made there.
+        OSError: files cannot be created there.
     """
     with contextlib.ExitStack() as stack:
         lock: Lock = FileLock(folder)
@@ -221,7 +221,7 @@ def locked(folder: pathlib.Path) -> Iterator[Lock]:
 
 
 def file_system(folder: pathlib.Path) -> str:
-    """The kind of file system that a folder is on; "" where the system does not tell."""
+    """The type of the file system that a folder is on; "" if unknown."""
     found, kind = pathlib.Path(), ""
     try:
         lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
@@ -241,16 +241,16 @@ def _acquire(lock: Lock, stack: contextlib.ExitStack) -> None:
     owner = lock.acquire()
     if owner is not None:
         raise ValueError(
-            f"another process works in {lock.folder}: {owner} holds {lock.path}; wait for it, or "
+            f"another process is using {lock.folder}: {owner} holds {lock.path}; wait for it, or "
             "use another --workdir"
         )
     stack.callback(lock.release)
 
 
 def _read(path: pathlib.Path) -> tuple[dict, float] | None:
-    """Return who has a lease, and when it was renewed; None where there is none.
+    """Return the owner of a lease and the time of its renewal; None if there is none.
 
-    The owner of one that is in the making, or was cut off, is not known.
+    The owner is unknown while the lease is being written, or if writing was interrupted.
     """
     try:
         changed, text = path.stat().st_mtime, path.read_text()
@@ -264,7 +264,7 @@ def _read(path: pathlib.Path) -> tuple[dict, float] | None:
 
 
 def is_alive(pid: object) -> bool:
-    """Tell whether a process of this boot still runs; True for what is not a number."""
+    """Return whether a process of this boot is running; True for anything but a number."""
     if not isinstance(pid, int):
         return True
     try:
@@ -277,7 +277,7 @@ def is_alive(pid: object) -> bool:
 
 
 def boot_id() -> str:
-    """Names what process numbers are valid in: this boot, and the container if it has its own."""
+    """Identify the scope of process IDs: this boot, and the container if it has its own."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

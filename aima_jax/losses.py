@@ -1,15 +1,15 @@
 """The losses: pure functions of whole-batch arrays, and `LOSSES`, the table of them.
 
-The names of the five losses, their sum, and that A-IoU IMC aligns texts with texts are the paper's
-(arXiv 2406.03721). The formulas are those of IRRA (arXiv 2303.12501), on whose recipe AIMA builds,
-where a docstring does not say otherwise.
+The names of the five losses, their sum, and the alignment of texts with texts in A-IoU IMC are from
+the paper (arXiv 2406.03721). The formulas are from IRRA (arXiv 2303.12501), whose recipe AIMA
+builds on, unless a docstring says otherwise.
 
 Notation: rows r_i and columns c_j are L2-normalised features, T is the temperature, and
-p_ij = softmax_j(r_i·c_j / T), handled as log p throughout. Features may come un-normalised.
-Computation is in float32 at least; float64 stays float64.
+p_ij = softmax_j(r_i·c_j / T), computed as log p throughout. Input features need not be normalised.
+Computation is in at least float32; float64 stays float64.
 
-The three losses that compare all items with all take `chunk_size`, the number of rows compared at
-once: the value and the gradient are the same, the memory is linear in the batch instead of square.
+The three all-pairs losses take `chunk_size`, the number of rows compared at once: value and
+gradient are the same, and memory is linear in the batch instead of quadratic.
 """
 
 import math
@@ -51,11 +51,11 @@ def info_nce(
     """InfoNCE: mean_i −Σ_j q_ij log p_ij, averaged over image→text and text→image.
 
     q is one on the diagonal. With `labels`, q_ij = y_ij / Σ_j y_ij for y_ij = [label_i = label_j]:
-    all pairs of one label are positives, which is our decision and off by default. With `said` as
-    well, (image attributes, said, whole) of each item, q is by agreement: see `targets`.
+    all pairs with equal labels are positives, which is our decision and off by default. If `said`
+    is given too, (image attributes, said, whole) of each item, q is by agreement: see `targets`.
 
     Raises:
-        ValueError: shapes disagree, there is `said` without labels, or `image_target` is neither
+        ValueError: shapes disagree, `said` is given without labels, or `image_target` is neither
             "joint" nor "uniform".
     """
     check_shapes(image_features=(image_features, "batch dim"))
@@ -86,8 +86,8 @@ def similarity_distribution_matching(
     """SDM: mean_i Σ_j p_ij (log p_ij − log(q_ij + ε)), image→text plus text→image.
 
     q_ij = y_ij / Σ_j y_ij for y_ij = [label_i = label_j], as in IRRA. The label is the person
-    category, since PA-100K knows no identities. With `said`, (image attributes, said, whole) of
-    each item, q is by agreement: see `targets`, which is our decision.
+    category, since PA-100K has no identities. With `said`, (image attributes, said, whole) of each
+    item, q is by agreement: see `targets`, which is our decision.
 
     Raises:
         ValueError: shapes disagree, or `image_target` is neither "joint" nor "uniform".
@@ -106,8 +106,8 @@ def identity_loss(
 ) -> Scalar:
     """ID: mean cross-entropy of the shared classifier's logits, averaged over image and text.
 
-    With `text_mask`, the mean over texts is over those where it is True; 0 where there are none. A
-    partial sentence does not tell a category. A label beyond the categories gives NaN.
+    With `text_mask`, the mean over texts includes only those where it is True; 0 if there are none.
+    A partial sentence does not determine a category. A label out of range gives NaN.
 
     Raises:
         ValueError: shapes disagree.
@@ -134,10 +134,10 @@ def masked_attribute_prediction(
     mask: Bool[Array, "batch k"],
     count: Scalar | None = None,
 ) -> Scalar:
-    """MAP: mean cross-entropy over the positions where `mask` is True; 0 where there are none.
+    """MAP: mean cross-entropy over the positions where `mask` is True; 0 if there are none.
 
-    Targets at the other positions may be anything. With `count`, the positions of a larger batch
-    of which these rows are a part, it is their share of that batch's mean.
+    Targets at other positions are ignored. `count` is the number of masked positions in a larger
+    batch that contains these rows; the result is then their share of that batch's mean.
 
     Raises:
         ValueError: shapes disagree.
@@ -163,13 +163,13 @@ def attribute_iou_contrastive(
 ) -> Scalar:
     """A-IoU IMC: mean_i Σ_j p_ij (log p_ij − log(q_ij + ε)), rows and columns both the texts.
 
-    The diagonal takes part. IoU_ij = |S_i ∩ S_j| / |S_i ∪ S_j| over the sets of attributes that
-    hold; two empty sets have 1.
+    The diagonal is included. IoU_ij = |S_i ∩ S_j| / |S_i ∪ S_j| over the sets of attributes
+    present; 1 for two empty sets.
 
     `target="softmax"`: q_ij = softmax_j(IoU_ij / T), whose optimum is cosine = IoU at any T.
     `target="normalized"`: q_ij = IoU_ij / Σ_j IoU_ij.
-    That texts are aligned to the IoU distribution is the paper's; the form of q is not known, and
-    both of these, like a temperature of its own, are our decision.
+    Aligning texts to the IoU distribution is from the paper; the form of q is not known, and both
+    of these, like the separate temperature, are our decision.
 
     Raises:
         ValueError: shapes disagree, or `target` is unknown.
@@ -204,7 +204,7 @@ def _cross_entropy(logits: Array, labels: Array) -> Array:
 
 
 class Masked(NamedTuple):
-    """The MAP head's answers at the masked positions of some rows.
+    """The MAP head's predictions at the masked positions of some rows.
 
     `total` is the number of masked positions in the whole batch, of which these rows may be a part.
     """
@@ -217,13 +217,12 @@ class Masked(NamedTuple):
 
 @dataclass(frozen=True)
 class LossBatch:
-    """What losses are computed from; what none of them needs is None.
+    """The inputs of the losses; inputs that no loss needs are None.
 
     Features are not normalised. `category` numbers distinct attribute vectors, the `attributes` of
-    the images; `presences` are those that say that something is there, by default all. `said` is
-    what a row's sentence says of each bit, 1 that it holds, -1 that it does not, 0 nothing;
-    `whole`, whether it says all. `partial_said` and `partial_text_features` are of another, partial
-    sentence.
+    the images; `presences` are the bits that state a presence, by default all. `said` is a row's
+    sentence's statement about each bit: 1 present, -1 absent, 0 none; `whole`, whether it states
+    everything. `partial_said` and `partial_text_features` are from another, partial sentence.
     """
 
     category: Int[Array, "batch"]
@@ -240,7 +239,7 @@ class LossBatch:
     presences: Bool[Array, "batch attributes"] | None = None
 
     def read(self, *fields: str) -> tuple[Any, ...]:
-        """Return fields that a loss needs, none of which is None then."""
+        """Return fields that a loss needs, asserting that none is None."""
         return tuple(getattr(self, field) for field in fields)
 
 
@@ -248,15 +247,15 @@ class LossBatch:
 class Loss:
     """An entry of `LOSSES`; its weight is `config.loss.<name>.weight`.
 
-    A loss that needs `masked` is computed for each part in which a batch is encoded, from the rows
-    of the part, and the values are added up: logits over the vocabulary are too large to be kept.
+    A loss that needs `masked` is computed separately for each encoded part of a batch, and the
+    values are summed: logits over the vocabulary are too large to keep.
 
     Attributes:
-        title: the name that people are shown.
+        title: the display name.
         function: takes a LossBatch, and the options as keywords; returns a scalar.
         needs: the fields of LossBatch that it reads.
-        options: `config.loss.<name>.<option>`: the values it may have, or the least and the most.
-        shared: options that several losses have in common, `config.loss.<option>`.
+        options: `config.loss.<name>.<option>`: the allowed values, or the minimum and maximum.
+        shared: options shared by several losses, `config.loss.<option>`.
     """
 
     title: str
@@ -296,7 +295,7 @@ def _attribute_iou(batch: LossBatch, **options: Any) -> Scalar:
 
 def _partial(batch: LossBatch, **options: Any) -> Scalar:
     images, texts, said = batch.read("image_features", "partial_text_features", "partial_said")
-    # A sentence that says all agrees with its category alone, so nothing is lost.
+    # A sentence that states everything agrees only with its category, so nothing is lost.
     said = batch.attributes, said, jnp.zeros(len(batch.category), bool)
     return similarity_distribution_matching(images, texts, batch.category, said=said, **options)
 

@@ -1,10 +1,10 @@
-"""What losses share that compare each row of a batch with all: targets, and means in chunks.
+"""Common parts of the all-pairs losses: targets, and means in chunks.
 
-A whole sentence is true of the images of its category. A partial one is true of an image unless it
-says something that is otherwise there: a_ij, the agreement of image i with sentence j. [ours]
+A whole sentence is true of the images of its category. A partial one is true of an image unless the
+image contradicts it: a_ij, the agreement of image i with sentence j. [ours]
 
-In chunks of rows the value and the gradient are the same, the memory is linear in the batch instead
-of square.
+With chunks of rows, value and gradient are the same, and memory is linear in the batch instead of
+quadratic.
 """
 
 import functools
@@ -19,9 +19,9 @@ from jaxtyping import Array, Bool, Float, Int, Int8, Num, Shaped
 from aima_jax.attributes import agreement
 
 Scalar = Float[Array, ""]
-Constants = tuple[Num[Array, "batch ..."], ...]  # what no gradient is wanted of, as labels
+Constants = tuple[Num[Array, "batch ..."], ...]  # inputs without a gradient, such as labels
 Operands = tuple[tuple[Float[Array, "batch dim"], ...], Constants]  # features and constants
-# Of some rows, given those, all rows, and the temperature.
+# The losses of some rows, given these, all rows, and the temperature.
 RowLosses = Callable[[Operands, Operands, Scalar], Float[Array, "rows"]]
 
 
@@ -33,12 +33,12 @@ def mean_over_rows(
     temperature: float | Scalar,
     chunk_size: int | None,
 ) -> Scalar:
-    """Mean of a loss that each row has in comparison with all rows.
+    """Mean over rows of a loss that compares each row with all rows.
 
     Args:
-        row_losses: the loss of each of some rows, given those, all rows, and the temperature.
+        row_losses: the losses of some rows, given these, all rows, and the temperature.
         features, constants: arrays whose first axis is the batch.
-        temperature: handed to `row_losses`.
+        temperature: passed to `row_losses`.
         chunk_size: rows compared with all at once; None: all.
 
     Raises:
@@ -75,14 +75,14 @@ def _value_and_gradient(
 ) -> tuple[Scalar, tuple[tuple[Array, ...], Scalar]]:
     """The mean loss and its gradient by features and temperature, summed chunk by chunk.
 
-    A chunk's gradient is taken while its rows are at hand, so nothing waits for a backward pass.
+    A chunk's gradient is computed with its loss, so nothing is stored for a backward pass.
     """
     batch = len(features[0])
     chunks = math.ceil(batch / chunk_size)
 
     def rows_of(chunk: Array, x: Array) -> Array:
-        # Every `chunks`-th row, so that a batch split over devices occupies all of them with each
-        # chunk. Copies of the first rows fill up.
+        # Every `chunks`-th row, so that each chunk of a sharded batch uses all devices. The last
+        # chunk is padded with copies of the first rows.
         filled = jnp.concatenate([x, x[: chunks * chunk_size - batch]])
         by_chunk = filled.reshape(chunk_size, chunks, *x.shape[1:])
         return jax.lax.dynamic_index_in_dim(by_chunk, chunk, axis=1, keepdims=False)
@@ -115,7 +115,7 @@ def _backward(
 _mean_over_chunks.defvjp(_value_and_gradient, _backward)
 
 
-# Of each item: bits of the image, what the sentence says of each bit, whether it says all.
+# For each item: the image's bits, the sentence's statement about each bit, whether it is whole.
 Said = tuple[
     Shaped[Array, "batch attributes"], Int8[Array, "batch attributes"], Bool[Array, "batch"]
 ]
@@ -124,10 +124,10 @@ Said = tuple[
 def target_inputs(
     labels: Int[Array, "batch"], said: Said | None, *, chunk_size: int | None = None
 ) -> Constants:
-    """What `targets` has to know of each item of a batch.
+    """The inputs of `targets` for each item of a batch.
 
-    With `said`, that is also n_j = Σ_i a_ij, the number of images of which sentence j is true. Of
-    `chunk_size` sentences at once, where it is given.
+    With `said`, they include n_j = Σ_i a_ij, the number of images that sentence j is true of,
+    computed for `chunk_size` sentences at once if given.
     """
     labels = jnp.asarray(labels)
     if said is None:
@@ -151,9 +151,9 @@ def targets(
 ) -> tuple[Float[Array, "rows batch"], Float[Array, "rows batch"]]:
     """q of each row over the whole batch, image→text and text→image.
 
-    By labels alone both are y_ij / Σ_j y_ij for y_ij = [label_i = label_j]. By agreement they are
-    the conditionals of one joint, P_ij = a_ij / n_j: a sentence that is true of many images weighs
-    little beside one that is true of few. Text→image is q(i|j) = P_ij, image→text is
+    By labels alone, both are y_ij / Σ_j y_ij for y_ij = [label_i = label_j]. By agreement, they are
+    the conditionals of one joint, P_ij = a_ij / n_j: a sentence that is true of many images has
+    less weight than one that is true of few. Text→image is q(i|j) = P_ij, image→text is
     q(j|i) = P_ij / Σ_j P_ij, or a_ij / Σ_j a_ij with `image_target="uniform"`.
 
     Args:
@@ -182,9 +182,9 @@ def statements(
     whole: Bool[Array, "batch"],
     presences: Bool[Array, "batch attributes"] | None = None,
 ) -> Bool[Array, "batch statements"]:
-    """Statements of each sentence as a set of (bit, sign): what holds, then what does not.
+    """Statements of each sentence as a set of (bit, sign): presences, then absences.
 
-    A whole sentence states what holds in its category, whatever its words. Bits that say an
+    A whole sentence states the attributes of its category, whatever its words. Bits that state an
     absence, all but `presences`, are left out.
     """
     whole = jnp.asarray(whole)[:, None]
@@ -196,7 +196,7 @@ def statements(
 def _agrees(
     images: tuple[Array, Array], sentences: tuple[Array, Array, Array]
 ) -> Bool[Array, "images sentences"]:
-    """a_ij, by labels and bits of images, and labels, statements and wholeness of sentences."""
+    """a_ij, from labels and bits of images, and labels, statements and `whole` of sentences."""
     labels, attributes = images
     sentence_labels, said, whole = sentences
     same = labels[:, None] == sentence_labels[None, :]
@@ -251,7 +251,7 @@ def widen(x: Array) -> Array:
 
 
 def log_p_of(rows: Array, columns: Array, temperature: Scalar) -> Array:
-    # An accelerator's default product errs by up to 0.2 in a cosine divided by 0.02.
+    # With an accelerator's default precision, a cosine divided by 0.02 is off by up to 0.2.
     cosines = jnp.matmul(rows, columns.T, precision=jax.lax.Precision.HIGHEST)
     return jax.nn.log_softmax(cosines / temperature, axis=-1)
 

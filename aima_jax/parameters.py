@@ -1,4 +1,4 @@
-"""A model's parameters as one flat dict, "clip.vision.blocks.0.attention.query.kernel" to array."""
+"""A model's parameters as a flat dict: "clip.vision.blocks.0.attention.query.kernel" to array."""
 
 import hashlib
 import json
@@ -42,12 +42,12 @@ def model_id(
     pixel_mean: Sequence[float],
     pixel_std: Sequence[float],
 ) -> str:
-    """SHA-256 over sorted names, shapes, bytes and pixel statistics: who a model is.
+    """SHA-256 over sorted names, shapes, bytes and pixel statistics, which identifies a model.
 
-    A checkpoint and what is exported from it have the same.
+    A checkpoint and its exports have the same.
 
     Args:
-        params: as of `flatten`, on the host and complete.
+        params: as from `flatten`, on the host and complete.
         pixel_mean: of the image tower's config.
         pixel_std: likewise.
     """

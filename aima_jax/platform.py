@@ -1,4 +1,4 @@
-"""What a model computes on: a value, taken from the mesh and handed down; a CPU's memory."""
+"""The platform that a model runs on, a value passed down from the mesh; and a CPU's memory."""
 
 import ctypes
 import sys
@@ -9,11 +9,11 @@ from jax.sharding import Mesh
 
 @dataclass(frozen=True)
 class Platform:
-    """The kind of a mesh's devices, which may be elsewhere than in this machine.
+    """The kind of a mesh's devices, which need not be in this machine.
 
     Attributes:
-        kind: "cpu", "cuda" or "tpu"; other devices have JAX's name for them.
-        compute_capability: of an NVIDIA GPU, as 9.0.
+        kind: "cpu", "cuda" or "tpu"; JAX's name for other devices.
+        compute_capability: of an NVIDIA GPU, such as 9.0.
     """
 
     kind: str
@@ -23,8 +23,7 @@ class Platform:
         """`compiler_options` of `jax.jit` for the training step and the encoders.
 
         Args:
-            deterministic: take kernels that give the same bits every time; those of a CPU and of a
-                TPU always do.
+            deterministic: use bitwise reproducible kernels; on a CPU and on a TPU they always are.
         """
         on_gpu = self.kind not in ("cpu", "tpu")
         return {"xla_gpu_deterministic_ops": True} if deterministic and on_gpu else {}
@@ -34,13 +33,13 @@ CPU = Platform("cpu")
 
 
 def platform_of(mesh: Mesh) -> Platform:
-    """The platform of a mesh: the one place of this package that looks at devices."""
+    """The platform of a mesh; the only place in this package that inspects devices."""
     device = mesh.devices.flat[0]
     if device.platform not in ("gpu", "cuda"):
         return Platform(device.platform)
     try:
         return Platform("cuda", float(device.compute_capability))
-    except (AttributeError, ValueError):  # AMD's are named, as "gfx942"
+    except (AttributeError, ValueError):  # AMD's are names such as "gfx942"
         return Platform(device.platform)
 
 
@@ -49,10 +48,10 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_memory() -> None:
-    """Have glibc keep the memory of large arrays once they are freed; for programs to call first.
+    """Make glibc keep the memory of freed large arrays; programs should call this first.
 
-    XLA's CPU backend asks for its temporary memory at every step and gives it back after it. As
-    glibc comes, the kernel then maps and clears each page of it anew. Does nothing without glibc.
+    XLA's CPU backend allocates its temporary memory at every step and frees it afterwards. With
+    glibc's defaults, the kernel then maps and clears each page again. No effect without glibc.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallopt"):

@@ -1,4 +1,4 @@
-"""One mesh of two axes: the batch is split over both, large parameters over `fsdp`."""
+"""A mesh with two axes: the batch is sharded over both, large parameters over `fsdp`."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,8 +22,8 @@ def make_mesh(
     """Arrange devices, all of all hosts by default, as data × fsdp.
 
     Args:
-        data: -1 takes all that `fsdp` leaves.
-        fsdp: over how many devices parameters are sharded.
+        data: -1: all devices that `fsdp` leaves.
+        fsdp: number of devices that parameters are sharded over.
         devices: fewer than all, for a single process.
 
     Raises:
@@ -41,7 +41,7 @@ def make_mesh(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis over all devices."""
+    """The first axis sharded over all devices."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
@@ -51,9 +51,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(shapes, mesh: Mesh, min_shard_elements: int = 2**16):
-    """Shard each large array along its longest axis that the fsdp axis divides.
+    """Shard each large array along its longest axis that is divisible by the fsdp axis.
 
-    The rule reads shapes alone, so an optimizer's moments are where their parameter is.
+    The rule depends on shapes alone, so optimizer moments are sharded like their parameters.
 
     Args:
         shapes: a tree of arrays or `jax.ShapeDtypeStruct`.
@@ -73,7 +73,7 @@ def state_shardings(shapes, mesh: Mesh, min_shard_elements: int = 2**16):
 
 
 def put_rows(rows: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """Turn this host's rows into global arrays that are split along their first axis."""
+    """Turn this host's rows into global arrays sharded along their first axis."""
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in rows.items()
@@ -81,14 +81,14 @@ def put_rows(rows: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[st
 
 
 def put_array(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Place an array that every host holds whole; each device takes a copy of its own part."""
+    """Place an array that every host has in full; each device gets a copy of its own part."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index].copy())
 
 
 def to_first_host(arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
     """Copy arrays to the first host, each complete; the other hosts get none.
 
-    All hosts have to call this with the same arrays.
+    All hosts must call this with the same arrays.
     """
     copies = {}
     for name in sorted(arrays):
@@ -101,7 +101,7 @@ def to_first_host(arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield each item after the next one is made: the devices work while the host waits."""
+    """Yield each item after computing the next one, so that devices work while the host waits."""
     iterator = iter(items)
     for before in iterator:
         for item in iterator:

@@ -1,4 +1,4 @@
-"""The folder of a run: its config, what it ran on, and one process at a time."""
+"""The folder of a run: its config, its environment, and its lock."""
 
 import contextlib
 import importlib.metadata
@@ -23,8 +23,8 @@ METRICS_FILE = "metrics.jsonl"
 RANKINGS = "rankings.npz"
 REPORT = "report"
 
-# Fields that change where and how a run is carried out, or what is reported of it, but not what it
-# computes: a resumed run may set them anew.
+# Fields that change where and how a run is executed or reported, but not its results: a resumed run
+# may change them.
 _FREE_FIELDS = (
     "manual_dir",
     "data_dir",
@@ -59,14 +59,14 @@ _PACKAGES = [
 
 @contextlib.contextmanager
 def lock_workdir(workdir: pathlib.Path) -> Iterator[Lock]:
-    """Lock a workdir, which has to be there, for this process.
+    """Lock an existing workdir for this process.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: another process works in it, or its place is not a folder.
+        FileNotFoundError: it does not exist.
+        ValueError: another process is using it, or it is not a folder.
     """
     if workdir.is_file():
-        raise ValueError(f"the workdir {workdir} is a file; name a folder")
+        raise ValueError(f"the workdir {workdir} is a file; give a folder")
     if not workdir.is_dir():
         raise FileNotFoundError(f"no workdir {workdir}: train first, or check --workdir")
     with locked(workdir) as lock:
@@ -77,15 +77,15 @@ def lock_workdir(workdir: pathlib.Path) -> Iterator[Lock]:
 def locked_workdir(
     workdir: pathlib.Path, config: ConfigDict | None = None
 ) -> Iterator[Callable[[], None]]:
-    """Lock a workdir for the first host to write to; with a config, make it or compare it.
+    """Lock a workdir for writing by the first host; with a config, create it or compare configs.
 
     Yields:
-        A function that raises ValueError on the first host if another process has taken the
-        workdir over while this one was suspended.
+        A function that raises ValueError on the first host if another process has taken over the
+        workdir while this one was suspended.
 
     Raises:
-        FileNotFoundError: it is not there, and no config is given.
-        ValueError: another process works in it, or it was made with another config.
+        FileNotFoundError: it does not exist, and no config is given.
+        ValueError: another process is using it, or it was created with another config.
     """
     import jax
     from jax.experimental import multihost_utils
@@ -105,16 +105,16 @@ def locked_workdir(
 
 
 def as_json(config: ConfigDict) -> dict[str, Any]:
-    """Return a config as the JSON data that it is saved as."""
+    """Return a config as JSON data, the form in which it is saved."""
     return json.loads(config.to_json())
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
-    """Read the config that a workdir was made with, as data.
+    """Read the config of a workdir, as data.
 
     Raises:
         FileNotFoundError: the folder is not a workdir.
-        ValueError: its config is not what was written.
+        ValueError: its config has changed since it was written.
     """
     path = pathlib.Path(workdir) / CONFIG
     try:
@@ -126,10 +126,10 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
 
 
 def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Write the config where no run has started yet, or check that it is that of the run.
+    """Write the config if no run has started yet, else check that it is the run's.
 
     Raises:
-        ValueError: it was made with another config; the message names the fields that differ.
+        ValueError: the run has another config; the message names the fields that differ.
     """
     wanted = as_json(config)
     if (workdir / RECORD).exists():
@@ -141,7 +141,7 @@ def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
         ]
         if differing:
             raise ValueError(
-                f"{workdir} was made with another config:\n"
+                f"{workdir} was created with another config:\n"
                 + "\n".join(differing)
                 + "\nuse another --workdir, or the same values"
             )
@@ -149,7 +149,7 @@ def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-    """Read metrics.jsonl, null as NaN; a last line that was cut off is left out."""
+    """Read metrics.jsonl, null as NaN; an incomplete last line is ignored."""
     rows = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
@@ -161,7 +161,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
 
 
 def record_start(workdir: pathlib.Path, **facts: Any) -> None:
-    """Append what this start of the run was made of to the workdir's environment.json."""
+    """Append the environment of this start of the run to the workdir's environment.json."""
     import jax
 
     path = workdir / RECORD
@@ -204,9 +204,9 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of this code, with a mark if it was changed; None outside of its own repository.
+    """The commit of this code, marked if it was changed; None outside its own repository.
 
-    An installed package may be surrounded by somebody else's.
+    An installed package may be inside another project's repository.
     """
     root = pathlib.Path(__file__).resolve().parent.parent
     try:

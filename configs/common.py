@@ -1,7 +1,7 @@
-"""Every field of a run, with its default: the recipe of METHOD as docs/architecture.md cites it.
+"""Every field of a run, with its default.
 
-A comment that ends in [paper] states what the paper's abstract says, [IRRA] what is inferred from
-IRRA's released recipe, and [ours] a decision of ours where nothing is known.
+A comment that ends in [paper] is from the paper's abstract, [IRRA] is inferred from IRRA's released
+recipe, and [ours] is a decision of ours where nothing is known.
 """
 
 from ml_collections import ConfigDict
@@ -19,14 +19,14 @@ def get_config() -> ConfigDict:
     config.image_size = (384, 128)  # pixels, height and width [IRRA]
     config.template = "sentence"  # prompt: "sentence", "list" or "absence" [ours]
 
-    # How long, how much at once.
-    config.seed = 0  # of initialisation, data order, augmentation and masking
-    config.batch_size = 64  # images a step, over all devices [IRRA]
+    # Length, batch and precision.
+    config.seed = 0  # for initialisation, data order, augmentation and masking
+    config.batch_size = 64  # images per step, over all devices [IRRA]
     config.micro_batch_size = 0  # images encoded at once, exact accumulation; 0: the whole batch
     config.epochs = 60  # passes over the training split [IRRA]
     config.dtype = "auto"  # of computation; "auto": bfloat16 on accelerators, float32 on CPU
     config.deterministic = False  # ask XLA for bitwise reproducible GPU kernels
-    config.on_nonfinite = "stop"  # at a loss or gradient that is not finite: or "skip" the step
+    config.on_nonfinite = "stop"  # on a non-finite loss or gradient: "stop", or "skip" the step
 
     # Where parameters start.
     config.weights = "openai/clip-vit-base-patch16"  # hub id, folder or file; "": none
@@ -42,26 +42,26 @@ def get_config() -> ConfigDict:
     model.pixel_std = ()  # divides them; likewise
     model.patch_stride = 0  # pixels; 0: the patch size
     model.position_resize = "bilinear"  # of the pretrained position grid: or "bicubic"
-    model.fusion_depth = 4  # self-attention blocks unless the weights tell [IRRA]
+    model.fusion_depth = 4  # self-attention blocks, unless determined by the weights [IRRA]
     model.scan_layers = False  # one compiled layer run in a loop: compiles faster
     model.remat = "none"  # what the backward pass recomputes: "none", "dots" or "full"
 
-    # Sentences beyond the first of a category: what is true of each with which probability. [ours]
+    # Sentences of a category beyond the first: the probability of each kind of change. [ours]
     config.sentences = sentences = ConfigDict()
-    sentences.variants = 1  # of each category; the first is always the whole sentence by `template`
-    sentences.varied = 0.0  # share of the rows that draw another one than the first
-    sentences.partial = 0.0  # it says some groups alone
-    sentences.absences = 0.0  # it states what is absent
-    sentences.templates = 0.0  # it is by another template
-    sentences.synonyms = 0.0  # it uses other words
-    sentences.order = 0.0  # it has another order
+    sentences.variants = 1  # of each category; the first is always the whole sentence in `template`
+    sentences.varied = 0.0  # share of the rows that do not use the first
+    sentences.partial = 0.0  # it mentions only some groups
+    sentences.absences = 0.0  # it states absences
+    sentences.templates = 0.0  # it uses another template
+    sentences.synonyms = 0.0  # it uses synonyms
+    sentences.order = 0.0  # it is reordered
 
     # Masked attribute prediction.
     config.mask_rate = 0.15  # probability that a phrase is chosen [IRRA; whole phrases are ours]
-    config.mask_capacity = 16  # masked tokens a sentence at most; phrases beyond stay unmasked
+    config.mask_capacity = 16  # maximum masked tokens per sentence; phrases beyond stay unmasked
     config.match_masked_text = False  # all losses see the masked sentence, as in IRRA's code
 
-    # A weight of 0 switches a loss off; that all weigh the same is [ours].
+    # A weight of 0 disables a loss; equal weights are [ours].
     config.loss = loss = ConfigDict()
     loss.temperature = 0.02  # divides cosines in InfoNCE, SDM and `partial` [IRRA]
     loss.labels = "category"  # positives of SDM and multi-positive InfoNCE: or "agreement" [ours]
@@ -97,10 +97,10 @@ def get_config() -> ConfigDict:
     optimizer.warmup_factor = 0.1  # [IRRA]
     optimizer.beta1 = 0.9  # Adam's [IRRA]
     optimizer.beta2 = 0.999  # Adam's [IRRA]
-    optimizer.epsilon = 1e-3  # Adam's, which makes it nearly linear in these gradients [IRRA]
+    optimizer.epsilon = 1e-3  # Adam's; makes updates nearly linear in these gradients [IRRA]
     optimizer.gradient_clip = 0.0  # largest global norm; 0: none
-    # (pattern searched in the parameter's name, learning-rate factor, weight decay); the first that
-    # matches counts; a factor of 0 freezes. Decay is added to the gradient [IRRA], but only in
+    # (pattern searched in the parameter's name, learning-rate factor, weight decay); the first
+    # match counts; a factor of 0 freezes. Decay is added to the gradient [IRRA], but only in
     # elements that have had one [ours].
     optimizer.rules = (
         (r"^(map_head|classifier)\..*bias$", 5.0, 0.0),
@@ -112,13 +112,13 @@ def get_config() -> ConfigDict:
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices along the data-parallel axis; -1: all that are left
-    mesh.fsdp = 1  # devices over which parameters are sharded as well
+    mesh.fsdp = 1  # devices that parameters are sharded over
     mesh.min_shard_elements = 2**16  # smaller parameters are replicated
 
     # What the run records.
     # Of the evaluation: "standard", "sal", "asmr"; "partial" and "absence" [ours].
     config.protocols = ("standard", "partial", "absence")
-    config.posterior_temperature = 0.05  # divides cosines in the posterior of a description [ours]
+    config.posterior_temperature = 0.05  # divides cosines in a description's posterior [ours]
     config.selection = (
         "validation"  # checkpoint that counts: best on "validation", "latest", "test"
     )
@@ -127,20 +127,20 @@ def get_config() -> ConfigDict:
     config.save_rankings = False  # write rankings.npz: each query's 100 first gallery images
     config.report = True  # draw report/ after evaluation
     config.log_every_steps = 20  # lines of metrics.jsonl, points of TensorBoard
-    config.checkpoint_every_minutes = 10.0  # time between saves; 0: by steps alone
-    config.checkpoint_every_steps = 0  # steps between saves; 0: by time alone
-    config.on_save_error = "stop"  # at a full disk, say: "stop", or on one host "continue"
+    config.checkpoint_every_minutes = 10.0  # time between saves; 0: only by steps
+    config.checkpoint_every_steps = 0  # steps between saves; 0: only by time
+    config.on_save_error = "stop"  # such as a full disk: "stop", or on one host "continue"
     config.profile = ""  # "100:105" traces these steps into workdir/profile
 
     config.data = data = ConfigDict()
-    data.threads = 0  # that decode pictures; 0: one for each core, 8 at most
+    data.threads = 0  # for decoding pictures; 0: one per core, at most 8
     data.prefetch = 4  # batches decoded ahead
     data.cache = "none"  # decoded training split kept in memory: "none", "host" or "device"
     return config
 
 
 def train_small_from_scratch(config: ConfigDict) -> None:
-    """Replace the recipe, which fine-tunes CLIP, by one for a small model and a CPU. [ours]"""
+    """Replace the recipe, which fine-tunes CLIP, with one for a small model and a CPU. [ours]"""
     config.image_size = (96, 48)
     config.batch_size = 32
     config.weights = ""

@@ -1,6 +1,6 @@
-"""A dataset of one's own: `--config=configs/folder.py:NAME --config.manual_dir=FOLDER`.
+"""Your own dataset: `--config=configs/folder.py:NAME --config.manual_dir=FOLDER`.
 
-NAME is that in the folder's schema.json; `NAME,small` trains a small model from scratch on a CPU.
+NAME is given in the folder's schema.json; `NAME,small` trains a small model from scratch on a CPU.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Market-1501 Attribute: the full recipe, and all three protocols that are published for it."""
+"""Market-1501 Attribute: the full recipe, and all three protocols published for it."""
 
 from ml_collections import ConfigDict
 

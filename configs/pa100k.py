@@ -1,7 +1,7 @@
 """PA-100K: the full recipe, ViT-B/16 at 384×128 from CLIP's weights.
 
 `--config=configs/pa100k.py:small` trains a small model from scratch on a CPU, without any download:
-for a look at real crops, not for good numbers.
+to try real crops, not for good numbers.
 """
 
 from ml_collections import ConfigDict

@@ -260,7 +260,7 @@ def test_what_descriptions_say():
     [
         ({"upper_color": "!none"}, "said not to be none; expected one of black"),
         ({"upper_color": ("red", "blue")}, "expected one of black"),
-        ({"upper_color": ("red", "!blue")}, "some that do not hold, as !black"),
+        ({"upper_color": ("red", "!blue")}, "some that do not hold, such as !black"),
         ({"upper_color": "!reed"}, "did you mean 'red'"),
         ({"upper_color": ()}, "expected one of black"),
     ],

@@ -3,11 +3,13 @@
 import ast
 import configparser
 import fnmatch
+import functools
 import importlib.util
 import json
 import os
 import pathlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -15,18 +17,9 @@ import sys
 import pytest
 
 from aima_jax import cli
+from aima_jax.fields import check_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# run.py reads its flags and the config, and ends before anything starts.
-PARSE = """
-import sys
-sys.path.insert(0, {root!r})
-import run
-message = run.parse(["run.py", *sys.argv[1:]])
-assert not message, message
-from aima_jax.fields import check_config
-check_config(run.CONFIG.value)
-"""
 
 
 def pages():
@@ -82,13 +75,16 @@ def test_a_command_is_understood(words, tmp_path, monkeypatch):
     elif arguments[0] == "run.py":
         fields = [word.replace("=configs", f"={ROOT}/configs") for word in arguments[1:]]
         fields = [re.sub(r"(seed)=S$", r"\1=0", word) for word in fields]
-        run(["-c", PARSE.format(root=str(ROOT)), *fields])
+        program = runpy.run_path(str(ROOT / "run.py"))  # with flags of its own each time
+        monkeypatch.setattr(sys, "argv", ["run.py", *fields])  # where ml_collections looks, too
+        assert not program["parse"](sys.argv)
+        check_config(program["CONFIG"].value)
     elif arguments[:2] == ["-m", "pytest"]:
         assert all((ROOT / name).exists() for name in arguments[2:] if not name.startswith("-"))
     elif arguments[0] == "-m":
         assert importlib.util.find_spec(arguments[1]), arguments[1]
     else:
-        shown = run([str(ROOT / arguments[0]), "--help"])
+        shown = help_of(arguments[0])
         flags = {word.split("=")[0] for word in arguments if word.startswith("--")}
         assert all(flag in shown for flag in flags), flags
 
@@ -117,11 +113,11 @@ def test_what_a_script_imports_of_ours_is_installed_or_beside_it(script):
             assert beside or any(fnmatch.fnmatch(name, each) for each in included), name
 
 
-def run(arguments):
-    """Run Python outside the checkout, and returns what it printed."""
+@functools.cache
+def help_of(script):
+    """What a script prints that is run outside the checkout."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env=environment
-    )
+    command = [sys.executable, str(ROOT / script), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -49,7 +49,7 @@ def test_what_is_not_listed_is_no_damage_and_is_told_of_once(folder, caplog):
         listed = files.checksums(folder, leave_out="new")
         assert files.compare(folder, listed, leave_out="M.json") == []
     assert [record for record in caplog.messages if "'new'" in record] == [
-        f"{folder} holds files that are not its own and are ignored: ['new']"
+        f"{folder} contains foreign files, which are ignored: ['new']"
     ]
 
 

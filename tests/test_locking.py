@@ -50,7 +50,7 @@ def test_a_second_process_is_refused_until_the_first_is_done(tmp_path, kind):
     code = TAKE if kind == "lease" else TAKE.replace("locking._LOCAL = frozenset()\n", "")
     with locked(tmp_path):
         refused = python(code, tmp_path)
-        assert "another process works in" in refused.communicate()[1]
+        assert "another process is using" in refused.communicate()[1]
         assert refused.returncode != 0
     assert python(code, tmp_path).wait() == 0
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
@@ -106,7 +106,7 @@ def test_a_disk_of_this_machine_needs_no_lease(tmp_path):
 def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path, kind):
     first = python(KEEP, tmp_path)
     assert first.stdout.readline() == "taken\n"
-    with pytest.raises(ValueError, match="another process works in"), locked(tmp_path):
+    with pytest.raises(ValueError, match="another process is using"), locked(tmp_path):
         pass
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -179,7 +179,7 @@ def test_one_who_stood_still_and_was_taken_over_hears_of_it(tmp_path, monkeypatc
     lease_of(tmp_path)
     lease.check()  # it was renewed a moment ago: nobody can have taken it
     lease._renewed -= 100
-    with pytest.raises(ValueError, match=r"has taken .* over"):
+    with pytest.raises(ValueError, match=r"has taken over .* suspended"):
         lease.check()
     lease.release()
     assert json.loads((tmp_path / ".lease").read_text())["host"] == "elsewhere"

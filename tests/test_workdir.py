@@ -66,7 +66,7 @@ def test_a_second_process_is_refused(tmp_path):
     with workdir.lock_workdir(tmp_path):
         refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode != 0
-    assert "another process works in" in refused.stderr
+    assert "another process is using" in refused.stderr
     assert subprocess.run(command, capture_output=True).returncode == 0
 
 

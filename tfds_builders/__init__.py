@@ -1,6 +1,6 @@
-"""TFDS builders of the pedestrian datasets, and what prepares and describes them."""
+"""TFDS builders of the pedestrian datasets, and the commands that prepare and describe them."""
 
-# Of words that the datasets' wordings have in common; a wording ignores those of words it lacks.
+# For words that several datasets' wordings share; a wording ignores entries for words it lacks.
 SYNONYMS = {
     "a man": ("a guy", "a male person"),
     "a woman": ("a lady", "a female person"),

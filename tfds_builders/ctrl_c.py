@@ -1,7 +1,7 @@
-"""Ctrl-C that is not lost.
+"""Keep Ctrl-C from being lost.
 
-Python ignores an exception that is raised in a callback of its garbage collector, and JAX has such
-a callback: of a loop that makes many objects, nearly every KeyboardInterrupt ends there.
+Python ignores an exception raised in a garbage collection callback, and JAX installs one: in a loop
+that creates many objects, nearly every KeyboardInterrupt is raised there.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _lost = False
 
 @contextlib.contextmanager
 def noticed() -> Iterator[None]:
-    """Within, a KeyboardInterrupt that Python ignores is noted for `checked`."""
+    """Context in which a KeyboardInterrupt that Python ignores is recorded for `checked`."""
     global _lost
     show = sys.unraisablehook
 
@@ -35,7 +35,7 @@ def noticed() -> Iterator[None]:
 
 
 def raise_lost() -> None:
-    """Raise KeyboardInterrupt where one was lost."""
+    """Raise KeyboardInterrupt if one was lost."""
     global _lost
     if _lost:
         _lost = False
@@ -43,7 +43,7 @@ def raise_lost() -> None:
 
 
 def checked(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Yield the items; raise KeyboardInterrupt at the next one after it was lost."""
+    """Yield the items; after a lost KeyboardInterrupt, raise it at the next item."""
     for item in items:
         raise_lost()
         yield item

@@ -25,7 +25,7 @@ from tfds_builders.prepare import require
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# All pairs of more categories than that would not fit into memory.
+# All pairs of more categories would not fit in memory.
 _MAX_CATEGORIES = 4000
 _INCHES_PER_ATTRIBUTE = 0.125
 _COLORS = {"train": "#9db8d2", "val": "#e0a458", "test": "#1f4e79"}
@@ -36,15 +36,15 @@ _QUANTILES = {"minimum": 0, "median": 0.5, "mean": None, "maximum": 1}
 
 @dataclasses.dataclass(frozen=True)
 class SplitReport:
-    """What can be counted in one split.
+    """Statistics of one split.
 
     Attributes:
-        people: how many identities there are; None where the dataset knows none.
+        people: number of identities; None if the dataset has none.
         categories: the distinct attribute vectors.
         pictures_per_category: in the order of `categories`.
-        frequency: share of the pictures in which each attribute holds.
+        frequency: share of the pictures with each attribute.
         seen: which categories occur in training.
-        seen_pictures: how many pictures those have.
+        seen_pictures: number of pictures in seen categories.
     """
 
     pictures: int
@@ -58,13 +58,13 @@ class SplitReport:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What can be counted in a dataset.
+    """Statistics of a dataset.
 
     Attributes:
         co_occurrence: of the pictures with the row's attribute, the share that has the column's;
             NaN in the rows of attributes that no picture has.
         iou: between the training categories, every pair once.
-        tokens: tokens of every category's sentence, start and end included, by template.
+        tokens: by template, the token count of each category's sentence with start and end tokens.
         longest: the longest sentence of each template.
     """
 
@@ -78,7 +78,7 @@ class Report:
 
 
 def describe(folder: pathlib.Path) -> Report:
-    """Count what there is in a prepared dataset.
+    """Compute the statistics of a prepared dataset.
 
     Raises:
         ValueError: the folder is damaged.
@@ -170,7 +170,7 @@ def lines(report: Report) -> Iterator[str]:
     yield "longest sentence, by template"
     for name, text in report.longest.items():
         yield f"  {name}: {text}"
-    if report.iou.size:  # there are two categories at least
+    if report.iou.size:  # at least two categories
         yield ""
         yield "IoU between training categories"
         for name in _QUANTILES:
@@ -187,7 +187,7 @@ def _statistic(values: np.ndarray, name: str) -> float:
 
 
 def draw(report: Report, path: pathlib.Path) -> None:
-    """Write the picture of a report as a PNG file."""
+    """Plot a report into a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -208,7 +208,7 @@ def draw(report: Report, path: pathlib.Path) -> None:
 
 
 def _by_group(schema: AttributeSchema) -> list[int]:
-    """The attributes in the order of the schema's groups: some files mix them."""
+    """Attribute positions sorted by group: some label files interleave the groups."""
     return [schema.names.index(bit) for group in schema.groups for bit in group.bits]
 
 
@@ -262,30 +262,30 @@ def _draw_iou(axes: "Axes", report: Report) -> None:
     axes.set_xlim(0, 1)
     axes.set_xlabel("IoU of the attributes of two training categories")
     axes.set_ylabel("pairs")
-    axes.set_title("How alike the categories are", fontsize=11)
+    axes.set_title("Similarity of the categories", fontsize=11)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `aima describe` takes."""
+    """Add the arguments of `aima describe`."""
     parser.add_argument("dataset", help="as given to aima prepare")
-    parser.add_argument("--data_dir", help="prepared datasets; as of aima prepare")
-    parser.add_argument("--picture", help="a PNG file; <dataset>.png by default")
+    parser.add_argument("--data_dir", help="prepared datasets; as for aima prepare")
+    parser.add_argument("--picture", help="PNG file to write; <dataset>.png by default")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the numbers of a dataset, and draw them.
+    """Print and plot the statistics of a dataset.
 
     Raises:
-        ValueError, OSError: the dataset is not prepared, or damaged; or the picture cannot be
+        ValueError, OSError: the dataset is not prepared or is damaged, or the picture cannot be
             written.
     """
     picture = user_path(options.picture or f"{options.dataset.replace('/', '-')}.png")
     if not picture.parent.is_dir():
-        raise FileNotFoundError(f"--picture={picture}: there is no folder {picture.parent}")
+        raise FileNotFoundError(f"--picture={picture}: no such folder: {picture.parent}")
     report = describe(require(options.dataset, data_dir=options.data_dir))
     print("\n".join(lines(report)))
     draw(report, picture)
-    print(f"\ndrawn in {picture}")
+    print(f"\nplot written to {picture}")
 
 
 if __name__ == "__main__":

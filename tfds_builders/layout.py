@@ -1,4 +1,4 @@
-"""Find a dataset's files where the user unpacked them, and say clearly what is missing."""
+"""Find a dataset's files where the user unpacked them, and report what is missing."""
 
 import os
 import pathlib
@@ -14,13 +14,13 @@ def locate(
     """Return the dataset's root, and which of `folders` holds the pictures there.
 
     Args:
-        manual_dir: where the user says that the dataset is.
-        levels: the dataset's root as seen from there, the likeliest first.
-        folders: names that the folder of pictures can have below the root.
+        manual_dir: where the dataset is, according to the user.
+        levels: candidates for the dataset's root, relative to manual_dir, the likeliest first.
+        folders: possible names of the picture folder below the root.
         instructions: how to place the files, for the message.
 
     Raises:
-        FileNotFoundError: no such folder is there, or it is empty.
+        FileNotFoundError: there is no such folder, or it is empty.
     """
     require_folder(manual_dir, instructions)
     for level in levels:
@@ -35,10 +35,10 @@ def locate(
 
 
 def require_folder(manual_dir: pathlib.Path, instructions: str) -> None:
-    """Check that a folder is there and holds something.
+    """Check that a folder exists and is not empty.
 
     Raises:
-        FileNotFoundError: it is not, or it is empty.
+        FileNotFoundError: it is missing or empty.
     """
     if not manual_dir.is_dir():
         raise FileNotFoundError(f"{manual_dir}: no such folder. {instructions}")
@@ -50,7 +50,7 @@ def find_file(candidates: Sequence[pathlib.Path], instructions: str) -> pathlib.
     """Return the first candidate that is a file.
 
     Raises:
-        FileNotFoundError: none is.
+        FileNotFoundError: no candidate is a file.
     """
     for path in candidates:
         if path.is_file():
@@ -62,12 +62,12 @@ def find_file(candidates: Sequence[pathlib.Path], instructions: str) -> pathlib.
 
 
 def picture_names(folder: pathlib.Path) -> list[str]:
-    """Return the names of a folder's pictures, sorted; other files (Thumbs.db) do not count."""
+    """Return the names of a folder's pictures, sorted; ignore other files (Thumbs.db)."""
     return sorted(filter(is_picture_name, os.listdir(folder)))
 
 
 def require_listed(listed: Collection[str], folder: pathlib.Path, label_file: pathlib.Path) -> None:
-    """Check that the pictures of a folder are those that the label file lists.
+    """Check that a folder has exactly the pictures that the label file lists.
 
     Raises:
         FileNotFoundError: a listed picture is missing.
@@ -81,13 +81,13 @@ def require_listed(listed: Collection[str], folder: pathlib.Path, label_file: pa
     unlisted = sorted(present.difference(listed))
     if unlisted:
         raise ValueError(
-            f"{counts}; without labels: {_some(unlisted)}. Expected the pictures and the label "
-            "file of one and the same version of the dataset."
+            f"{counts}; without labels: {_some(unlisted)}. Expected pictures and label file from "
+            "the same version of the dataset."
         )
 
 
 def _other_level(manual_dir: pathlib.Path, folders: Sequence[str]) -> str:
-    """A hint where the dataset is above or below the given folder."""
+    """A hint if the dataset is above or below the given folder."""
     above = manual_dir.resolve().parents[:2]
     below = (path for pattern in ("*", "*/*") for path in sorted(manual_dir.glob(pattern)))
     for place in (*above, *below):

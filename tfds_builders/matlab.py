@@ -1,7 +1,7 @@
-"""The datasets' label files: MATLAB's level 5 files, read and checked.
+"""A checking reader for the datasets' label files, which are MATLAB level 5 files.
 
 scipy's reader crashes the whole process on some damaged files; this one checks every length before
-it believes it. The format is that of "MAT-File Format", MathWorks.
+using it. The format is documented in "MAT-File Format", MathWorks.
 """
 
 import math
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-# A number is an array, a text a str (or a list of them, where it has several rows), a cell array
-# the list of its cells in column order, a struct a dict, and a struct array a list of dicts.
+# Numbers become an array, text a str (a list of them if it has several rows), a cell array the list
+# of its cells in column order, a struct a dict, and a struct array a list of dicts.
 Value = np.ndarray | str | list | dict
 
 _HEADER = 128
-_HDF5 = b"\x89HDF\r\n\x1a\n"  # behind the header of a file of v7.3
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # follows the header of a v7.3 file
 _BYTE_ORDERS = {b"IM": "<", b"MI": ">"}
-_MAX_BYTES = 2**27  # twenty times what the largest of the real files inflates to
+_MAX_BYTES = 2**27  # twenty times the inflated size of the largest real file
 _MAX_DEPTH = 16
 
 _MATRIX, _COMPRESSED = 14, 15
@@ -39,24 +39,24 @@ def read(path: pathlib.Path) -> dict[str, Value]:
     """Return the variables of a file by name.
 
     Raises:
-        ValueError: it is damaged, or not a MATLAB file of level 5.
+        ValueError: it is damaged, or not a MATLAB level 5 file.
     """
     data = path.read_bytes()
     if data.startswith(_HDF5, 512):
         raise ValueError(
-            "it is of MATLAB v7.3; in MATLAB, S = load('FILE'); save('FILE', '-struct', 'S', "
-            "'-v7') makes it one of v7"
+            "it is a MATLAB v7.3 file; in MATLAB, S = load('FILE'); save('FILE', '-struct', 'S', "
+            "'-v7') converts it to v7"
         )
     order = _BYTE_ORDERS.get(data[_HEADER - 2 : _HEADER])
     if order is None or data[124:126] != (b"\x00\x01" if order == "<" else b"\x01\x00"):
-        raise ValueError("it does not begin as a MATLAB file of level 5")
+        raise ValueError("it does not begin like a MATLAB level 5 file")
     variables = {}
     try:
         for kind, content in _elements(memoryview(data)[_HEADER:], order):
             if kind == _COMPRESSED:
                 kind, content = _take(_elements(_inflate(content), order))
             if kind != _MATRIX:
-                raise ValueError(f"a variable is stored as type {kind}")
+                raise ValueError(f"a variable has the unknown type {kind}")
             name, value = _matrix(content, order)
             variables[name] = value
     except zlib.error as error:
@@ -68,14 +68,14 @@ def read_variables(path: pathlib.Path, dataset: str, variables: Sequence[str]) -
     """Return the variables of a MATLAB file.
 
     Raises:
-        ValueError: the file is damaged, or it is that of another dataset.
+        ValueError: the file is damaged, or belongs to another dataset.
     """
     try:
         content = read(path)
     except ValueError as error:
         raise ValueError(
-            f"{path}: cannot be read ({error}); expected the MATLAB file of {dataset}'s labels as "
-            "its authors distribute it: download it again"
+            f"{path}: cannot be read ({error}); expected the MATLAB file with {dataset}'s labels "
+            "as its authors distribute it: download it again"
         ) from error
     require_fields(content, variables, path, dataset)
     return content
@@ -84,10 +84,10 @@ def read_variables(path: pathlib.Path, dataset: str, variables: Sequence[str]) -
 def require_fields(
     struct: Any, fields: Sequence[str], path: pathlib.Path, dataset: str, where: str = "it"
 ) -> None:
-    """Check that a struct of the label file has some fields.
+    """Check that a struct of the label file has the given fields.
 
     Raises:
-        ValueError: it lacks one.
+        ValueError: a field is missing.
     """
     found = list(struct) if isinstance(struct, dict) else []
     missing = [name for name in fields if name not in found]
@@ -99,29 +99,29 @@ def require_fields(
 
 
 def strings(value: Any, path: pathlib.Path, where: str) -> list[str]:
-    """Return the texts of a cell array, or the rows of a text.
+    """Return the strings of a cell array, or the rows of a text.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the value is neither.
     """
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
-        raise ValueError(f"{path}: {where} is not a list of texts")
+        raise ValueError(f"{path}: {where} is not a list of strings")
     return values
 
 
 def integers(value: Any, path: pathlib.Path, where: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return whole numbers in the shape they have.
+    """Return an array as integers, its shape unchanged.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: the value is not an array of integers.
     """
     if isinstance(value, np.ndarray):
         with np.errstate(invalid="ignore"):
             integers = value.astype(np.int64)
         if np.array_equal(integers, value):
             return integers
-    raise ValueError(f"{path}: {where} is not an array of whole numbers")
+    raise ValueError(f"{path}: {where} is not an array of integers")
 
 
 def bits(
@@ -130,7 +130,7 @@ def bits(
     """Return labels as uint8 of the given shape.
 
     Raises:
-        ValueError: the shape is another one, or a label is neither 0 nor 1.
+        ValueError: the shape differs, or a label is neither 0 nor 1.
     """
     values = integers(value, path, where)
     if values.shape != shape:
@@ -152,7 +152,7 @@ def _inflate(content: memoryview) -> memoryview:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[_Element]:
-    """The elements that stand one after the other: their types and contents."""
+    """The types and contents of consecutive elements."""
     tag = struct.Struct(f"{order}II")
     position = 0
     while position < len(data):
@@ -161,7 +161,7 @@ def _elements(data: memoryview, order: str) -> Iterator[_Element]:
         kind, size = tag.unpack_from(data, position)
         start = position + 8
         position = start + size
-        if kind >> 16:  # up to four bytes are stored in the place of the size
+        if kind >> 16:  # up to four bytes are stored in place of the size
             kind, size = kind & 0xFFFF, kind >> 16
             start, position = start - 4, start
             if size > 4:
@@ -191,7 +191,7 @@ def _matrix(data: memoryview, order: str, depth: int = 0) -> tuple[str, Value]:
     shape = tuple(_numbers(_take(elements), order).tolist())
     name = _text(_take(elements), order)
     kind = int(flags[0]) & 0xFF if len(flags) else 0
-    # Every member takes a byte at least: nothing is reserved for what is not there.
+    # Every member takes at least one byte: no memory is allocated for members that are missing.
     if len(shape) < 2 or min(shape) < 0 or math.prod(shape) > len(data):
         raise ValueError(f"an array has the shape {shape}")
     if kind in _NUMBERS:
@@ -212,14 +212,14 @@ def _matrix(data: memoryview, order: str, depth: int = 0) -> tuple[str, Value]:
 def _member(elements: Iterator[_Element], order: str, depth: int) -> Value:
     kind, content = _take(elements)
     if kind != _MATRIX:
-        raise ValueError(f"a cell or field is stored as type {kind}")
+        raise ValueError(f"a cell or field has the unknown type {kind}")
     return _matrix(content, order, depth + 1)[1]
 
 
 def _numbers(element: _Element, order: str) -> np.ndarray[Any, np.dtype[Any]]:
     kind, content = element
     if kind not in _STORAGE:
-        raise ValueError(f"numbers are stored as type {kind}")
+        raise ValueError(f"numbers have the unknown type {kind}")
     return np.frombuffer(content, np.dtype(order + _STORAGE[kind]))
 
 

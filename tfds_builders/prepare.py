@@ -2,7 +2,7 @@
 
     aima prepare market1501_attribute --manual_dir=… --data_dir=… [--check]
 
-Leaves nothing behind where something is wrong with the files, or on an interruption.
+Nothing is left behind if the files are invalid or the command is interrupted.
 """
 
 import argparse
@@ -48,42 +48,43 @@ _Place = str | os.PathLike[str] | None
 
 
 def prepare(dataset: str, *, manual_dir: _Place = None, data_dir: _Place = None) -> pathlib.Path:
-    """Return the folder of a prepared dataset, and prepare it where it is not there yet.
+    """Return the folder of a prepared dataset, preparing it first if necessary.
 
-    The folder appears at once when everything is in it. Of several processes that prepare the same
-    dataset at a time, on any hosts, the first that is done provides it.
+    The folder appears atomically, once it is complete. If several processes prepare the same
+    dataset at a time, on any hosts, the first to finish provides it.
 
     Args:
-        dataset: as "pa100k", or with a builder's config, as "peta/random1".
+        dataset: such as "pa100k", or with a builder's config "peta/random1".
         manual_dir: where the raw files are; downloads/manual in TFDS's folder by default.
         data_dir: where prepared datasets go; TFDS's folder by default, which is TFDS_DATA_DIR or
             ~/tensorflow_datasets.
 
     Raises:
-        FileNotFoundError, ValueError: the raw files, or a folder prepared earlier, are not what
-            they should be, or no longer fit together; or no such dataset is known.
+        FileNotFoundError, ValueError: the raw files or an existing prepared folder are invalid, or
+            do not match; or the dataset is unknown.
         OSError: the disk is full.
     """
     folder = find(dataset, data_dir=data_dir)
-    manual_dir = user_path(manual_dir or _tfds_folder() / "downloads" / "manual")
     if folder is not None:
         _require_same_sources(folder, dataset, manual_dir, data_dir)
         return folder
     folder = _folder(dataset, data_dir)
     instructions = _builder(dataset)[0].MANUAL_DOWNLOAD_INSTRUCTIONS
+    raw = None
     if instructions:
-        require_folder(manual_dir, instructions)
+        raw = _raw_files(manual_dir)
+        require_folder(raw, instructions)
     try:
         with ctrl_c.noticed(), _workplace(folder) as place:
-            made = _build(dataset, place, manual_dir)
+            made = _build(dataset, place, raw)
             ctrl_c.raise_lost()
             _move(made, folder)
     except (OSError, RuntimeError) as error:
-        # ArrayRecord's writer knows only RuntimeError.
+        # ArrayRecord's writer raises only RuntimeError.
         if any(os.strerror(code) in str(error) for code in _NO_SPACE):
             raise OSError(
-                f"{folder}: {dataset} could not be prepared, the disk is full ({error}). Make "
-                "room there, or choose another data_dir; nothing was left behind"
+                f"{folder}: {dataset} could not be prepared: the disk is full ({error}). Free "
+                "space there, or choose another data_dir; nothing was left behind"
             ) from error
         raise
     prepared.read_manifest(folder)
@@ -91,30 +92,30 @@ def prepare(dataset: str, *, manual_dir: _Place = None, data_dir: _Place = None)
 
 
 def _require_same_sources(
-    folder: pathlib.Path, dataset: str, manual_dir: pathlib.Path, data_dir: _Place
+    folder: pathlib.Path, dataset: str, manual_dir: _Place, data_dir: _Place
 ) -> None:
-    """Check the files of which a dataset remembers the checksum.
+    """Check the source files whose checksums the dataset stores.
 
     Raises:
-        ValueError: one has changed.
+        ValueError: a file has changed.
     """
     for name, checksum in prepared.read_manifest(folder).get("sources", {}).items():
-        path = manual_dir / name
+        path = _raw_files(manual_dir) / name
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
-            words = ["aima", "prepare", dataset, f"--manual_dir={manual_dir}"]
+            words = ["aima", "prepare", dataset, f"--manual_dir={path.parent}"]
             words += [f"--data_dir={data_dir}"] if data_dir else []
             raise ValueError(
-                f"{path} has changed since {dataset} was prepared from it; prepare it anew by: "
+                f"{path} has changed since {dataset} was prepared from it; prepare it again with: "
                 f"rm -r {shlex.quote(str(folder))} && {shlex.join(words)}"
             )
 
 
 def find(dataset: str, *, data_dir: _Place = None) -> pathlib.Path | None:
-    """Return the folder of a prepared dataset, None where there is none.
+    """Return the folder of a prepared dataset, None if there is none.
 
     Raises:
-        ValueError: the folder is there, but its manifest is missing, damaged or of another format;
-            or no such dataset is known.
+        ValueError: the folder exists, but its manifest is missing, damaged or of another format;
+            or the dataset is unknown.
     """
     folder = _folder(dataset, data_dir)
     if not folder.exists():
@@ -134,7 +135,7 @@ def require(dataset: str, *, data_dir: _Place = None) -> pathlib.Path:
     if folder is None:
         raise FileNotFoundError(
             f"{_folder(dataset, data_dir)}: {dataset} is not prepared there; run aima "
-            f"prepare {dataset}, or give its --data_dir"
+            f"prepare {dataset}, or set --data_dir"
         )
     return folder
 
@@ -144,42 +145,42 @@ def check(dataset: str, *, data_dir: _Place = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: it is not prepared.
-        ValueError: naming every file that is damaged or missing.
+        ValueError: files are damaged or missing; the message names each.
     """
     return prepared.read_verified(require(dataset, data_dir=data_dir))
 
 
 def renew_manifest(dataset: str, *, data_dir: _Place = None) -> None:
-    """Write the manifest anew where an earlier version prepared the dataset; records stay.
+    """Rewrite the manifest of a dataset prepared by an earlier version; records are unchanged.
 
     Raises:
-        ValueError: a file is damaged or missing, or the dataset's attributes are others by now.
+        ValueError: a file is damaged or missing, or the dataset's attributes have changed.
     """
     folder = _folder(dataset, data_dir)
     try:
         if "format" in read_sealed_json(folder / prepared.MANIFEST):
             return
     except (FileNotFoundError, ValueError):
-        return  # `find` tells what is wrong
+        return  # `find` reports what is wrong
     manifest = prepared.read_verified(folder, version=1)
     builder_class, config = _builder(dataset)
     builder = builder_class(config=config or None, data_dir=folder)
     if manifest["schema"] != builder.schema.to_dict():
         raise ValueError(
             f"{folder} was prepared by an earlier version, with other attributes: move the folder "
-            "away, or give another --data_dir, and prepare the dataset again"
+            "away, or set another --data_dir, and prepare the dataset again"
         )
     _write_manifest(folder, builder, config, manifest["counts"], manifest["contents"])
 
 
 def common_pictures(trained: str, asked: str) -> bool:
-    """Tell whether the test split of one dataset may hold training pictures of another."""
+    """Return whether the test split of one dataset may contain training pictures of another."""
     if trained.partition("/")[0] not in DATASETS:
         return False
     (builder, config), (other, other_config) = _builder(trained), _builder(asked)
     if builder is other and builder.one_division:
         return False
-    return not builder.pictures(config).isdisjoint(other.pictures(other_config))
+    return not builder.pictures(config, "train").isdisjoint(other.pictures(other_config, "test"))
 
 
 def _builder(dataset: str) -> tuple[type["PersonSearchBuilder"], str]:
@@ -195,10 +196,14 @@ def _builder(dataset: str) -> tuple[type["PersonSearchBuilder"], str]:
 
 
 def _folder(dataset: str, data_dir: _Place) -> pathlib.Path:
-    """Where TFDS keeps the dataset, prepared or not."""
+    """The folder where TFDS keeps the dataset, prepared or not."""
     builder, config = _builder(dataset)
     data_dir = user_path(data_dir or _tfds_folder())
     return data_dir / builder.name / config / str(builder.VERSION)
+
+
+def _raw_files(manual_dir: _Place) -> pathlib.Path:
+    return user_path(manual_dir or _tfds_folder() / "downloads" / "manual")
 
 
 def _tfds_folder() -> pathlib.Path:
@@ -207,7 +212,7 @@ def _tfds_folder() -> pathlib.Path:
 
 @contextlib.contextmanager
 def _workplace(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """An empty folder on the disk of `folder`, of this process alone, and gone afterwards."""
+    """An empty temporary folder on the disk of `folder`, private to this process."""
     beside = folder.parent
     created = [parent for parent in (beside, *beside.parents) if not parent.exists()]
     prefix = f".{folder.name}.preparing-"
@@ -217,23 +222,23 @@ def _workplace(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             others = _remove_abandoned(beside, prefix)
             place = tempfile.mkdtemp(prefix=f"{prefix}{_system()}-{os.getpid()}-", dir=beside)
             break
-        except FileNotFoundError:  # who had made it as well removes it just now
+        except FileNotFoundError:  # a concurrent process is removing its own copy
             continue
     if others:
-        print(f"another process prepares {folder} as well; the first is taken", file=sys.stderr)
+        print(f"another process is preparing {folder} too; the first one wins", file=sys.stderr)
     try:
         yield pathlib.Path(place)
     finally:
         shutil.rmtree(place)
         for parent in created:
-            with contextlib.suppress(OSError):  # it holds the dataset, or another's files
+            with contextlib.suppress(OSError):  # it contains the dataset, or others' files
                 parent.rmdir()
 
 
 def _remove_abandoned(beside: pathlib.Path, prefix: str) -> int:
-    """Remove what killed processes left; return how many places are left, at work perhaps.
+    """Remove what killed processes left; return how many places remain, perhaps still in use.
 
-    Of a process on another system nothing is known but when it last wrote.
+    For a process on another system, only the time of its last write is known.
     """
     left = 0
     for place in beside.glob(f"{prefix}*"):
@@ -250,12 +255,12 @@ def _remove_abandoned(beside: pathlib.Path, prefix: str) -> int:
 
 
 def _system() -> str:
-    """Name the system whose process numbers these are: the host, its boot, its container."""
+    """Identify the scope of process IDs: the host, its boot, its container."""
     return hashlib.sha256(f"{socket.gethostname()} {boot_id()}".encode()).hexdigest()[:12]
 
 
 def _last_change(place: pathlib.Path) -> float:
-    """When something in a folder was last written, in seconds; now where it is being removed."""
+    """Time of the last write in a folder, in seconds; now if it is being removed."""
     try:
         return max(path.stat().st_mtime for path in (place, *place.rglob("*")))
     except OSError:
@@ -263,7 +268,7 @@ def _last_change(place: pathlib.Path) -> float:
 
 
 def _move(made: pathlib.Path, folder: pathlib.Path) -> None:
-    """Put a finished dataset into its place, unless another process was first."""
+    """Move a finished dataset into place, unless another process was first."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         made.rename(folder)
@@ -272,18 +277,16 @@ def _move(made: pathlib.Path, folder: pathlib.Path) -> None:
             raise
 
 
-def _build(dataset: str, place: pathlib.Path, manual_dir: pathlib.Path) -> pathlib.Path:
-    """Write the complete dataset below `place`, and returns its folder there."""
+def _build(dataset: str, place: pathlib.Path, raw: pathlib.Path | None) -> pathlib.Path:
+    """Write the complete dataset below `place` and return its folder there."""
     import tensorflow_datasets as tfds
 
     builder_class, config = _builder(dataset)
-    content = builder_class.read_config(config, manual_dir)
+    content = builder_class.read_config(config, raw)  # pyright: ignore[reportArgumentType]
     builder = builder_class(config=content, data_dir=place, file_format="array_record")
-    # TFDS prints about downloads and its temporary folder.
+    # TFDS prints messages about downloads and its temporary folder.
     with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-        )
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=raw))
     folder = pathlib.Path(builder.data_path)
     counts, contents = {}, {}
     for split in builder.info.splits:
@@ -314,7 +317,7 @@ def _write_manifest(
 
 
 def _stored(builder: Any, split: str) -> tuple[prepared.SplitLabels, str]:
-    """Read the records back: their labels, which thus cannot disagree, and what they amount to."""
+    """Read back the labels, so that they match the records, and a checksum of the content."""
     import tensorflow_datasets as tfds
 
     names = ("attributes", "identity", "camera", "filename")
@@ -337,19 +340,21 @@ def _stored(builder: Any, split: str) -> tuple[prepared.SplitLabels, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `aima prepare` takes."""
+    """Add the arguments of `aima prepare`."""
     parser.add_argument(
-        "dataset", help=f"one of {', '.join(DATASETS)}, or as peta/random1, folder/NAME"
+        "dataset", help=f"one of {', '.join(DATASETS)}, or with a config: peta/random1, folder/NAME"
     )
-    parser.add_argument("--manual_dir", help="the raw files; downloads/manual in TFDS's folder")
     parser.add_argument(
-        "--data_dir", help=f"the prepared ones; TFDS's folder: TFDS_DATA_DIR, or else {_HOME}"
+        "--manual_dir", help="the raw files; by default downloads/manual in TFDS's folder"
+    )
+    parser.add_argument(
+        "--data_dir", help=f"prepared datasets; by default TFDS_DATA_DIR, or else {_HOME}"
     )
     parser.add_argument("--check", action="store_true", help="verify a prepared dataset")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prepare or check a dataset, and print how many pictures it has.
+    """Prepare or check a dataset, and print its numbers of pictures.
 
     Raises:
         ValueError, OSError: as `prepare`, `renew_manifest` and `check`.
@@ -364,7 +369,7 @@ def run(options: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; nothing was left behind") from None
     counts = ", ".join(f"{split} {count:,}" for split, count in manifest["counts"].items())
-    print(f"{manifest['dataset']} {'is sound' if options.check else 'is prepared'}: {counts}")
+    print(f"{manifest['dataset']} {'is intact' if options.check else 'is prepared'}: {counts}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What the builders share: the features of a record, and the way from a dataset's files to records.
+"""Base of the builders: the features of a record, and the writing of records.
 
-A builder of a dataset says which schema its attributes have and gives the records of each split, in
-order. The bytes of a picture are stored as they are, after they were decoded once; those of a BMP
-become PNG, without loss.
+A dataset's builder gives the schema of its attributes and the records of each split, in order. A
+picture's bytes are stored unchanged, after decoding them once as a check; a BMP becomes a PNG,
+without loss.
 """
 
 import abc
@@ -28,7 +28,7 @@ from tfds_builders.ctrl_c import checked
 
 # A shard is held in memory while it is written.
 _RECORDS_PER_SHARD = 4096
-_SECONDS_BETWEEN_LINES = 10  # of progress, where output is piped
+_SECONDS_BETWEEN_LINES = 10  # of progress, when output is piped
 
 _Item = TypeVar("_Item")
 _Shard = Callable[[], Iterator[tuple[int, dict[str, Any]]]]
@@ -40,10 +40,10 @@ class Record:
 
     Attributes:
         filename: path below the dataset's root, in POSIX form.
-        image: a JPEG, PNG or BMP picture, as bytes or as the file that holds them.
+        image: a JPEG, PNG or BMP picture, as bytes or as a file.
         attributes: the bits of the builder's schema.
-        identity: who it is, as the dataset numbers people; -1 where it does not.
-        camera: which camera took it, likewise.
+        identity: the dataset's number for the person; -1 if it has none.
+        camera: the dataset's number for the camera; -1 if it has none.
     """
 
     filename: str
@@ -55,7 +55,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class SplitRecords:
-    """The records of a split, and how many they are."""
+    """The records of a split, and their number."""
 
     count: int
     records: Iterable[Record]
@@ -63,12 +63,12 @@ class SplitRecords:
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What protocols have to know of a dataset.
+    """Properties of a dataset that protocols depend on.
 
     Attributes:
-        cameras: whether its cameras are those that a protocol removes pictures by.
+        cameras: whether a protocol removes pictures by its cameras.
         query_folder: the folder whose pictures represent their categories; None: all do.
-        identities: whether it says who people are.
+        identities: whether its people are identified.
     """
 
     cameras: bool
@@ -79,24 +79,24 @@ class Traits:
 class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Base of the builders: a subclass gives `schema` and `splits`.
 
-    It writes shard by shard, because TFDS's other base needs TensorFlow from a gigabyte upwards.
-    Records stay in the order in which `splits` gives them.
+    Datasets are written shard by shard, because TFDS's other base class needs TensorFlow from a
+    gigabyte upwards. Records keep the order of `splits`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     schema: AttributeSchema
     wording: Wording
     traits: Traits
-    one_division = False  # into training and test pictures, which all configs keep
+    one_division = False  # whether all configs share one division into training and test pictures
 
     @classmethod
-    def pictures(cls, config: str) -> frozenset[str]:
-        """Return the datasets whose pictures a config uses."""
+    def pictures(cls, config: str, split: str) -> frozenset[str]:
+        """Return the datasets whose pictures a split uses."""
         return frozenset({cls.name})
 
     @classmethod
     def config_name(cls, name: str) -> str:
-        """Return the builder's config of that name, the default for ""; "" where it has none.
+        """Return the name of a config, the default for ""; "" if the builder has no configs.
 
         Raises:
             ValueError: there is no such config.
@@ -113,12 +113,12 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def read_config(
         cls, name: str, manual_dir: pathlib.Path
     ) -> str | tfds.core.BuilderConfig | None:
-        """Return what the constructor takes for the config of that name, read from the files."""
+        """Return the constructor's `config` argument for a name, reading the files if needed."""
         return name or None
 
     @property
     def sources(self) -> dict[str, str]:
-        """Checksums of the files in manual_dir whose change makes a prepared dataset outdated."""
+        """Checksums of the files in manual_dir that make a prepared dataset stale if changed."""
         return {}
 
     @abc.abstractmethod
@@ -130,8 +130,8 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 MANUAL_DOWNLOAD_INSTRUCTIONS, which needs none.
 
         Raises:
-            FileNotFoundError, ValueError: the files are not what they should be; raised here or
-                while the records are read.
+            FileNotFoundError, ValueError: the files are missing or invalid; raised here or while
+                the records are read.
         """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -159,7 +159,7 @@ class PersonSearchBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def _shards(name: str, split: SplitRecords) -> list[_Shard]:
-    """The split cut into shards, which TFDS writes one after the other."""
+    """Divide the split into shards, which TFDS writes one after the other."""
     examples = checked(_shown(in_threads(_example, split.records), split.count, name))
     numbered = zip(range(split.count), examples, strict=True)
     return [
@@ -189,7 +189,7 @@ def _shown(items: Iterable[_Item], total: int, name: str) -> Iterator[_Item]:
 
 
 def _example(record: Record) -> dict[str, Any]:
-    """The record as TFDS takes it, its picture read and checked."""
+    """Convert a record for TFDS, reading and checking its picture."""
     image, name = record.image, record.filename
     if isinstance(image, pathlib.Path):
         name = str(image)
@@ -197,7 +197,7 @@ def _example(record: Record) -> dict[str, Any]:
             image = image.read_bytes()
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{name}: the label file lists this picture; it is missing"
+                f"{name}: the label file lists this picture, but it is missing"
             ) from None
     is_bmp = image.startswith(b"BM")
     formats = (*RECORD_FORMATS, "BMP") if is_bmp else RECORD_FORMATS

@@ -1,4 +1,4 @@
-"""CSV files, read with the number of each line for messages."""
+"""A CSV reader that keeps line numbers for messages."""
 
 import csv
 import io
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 
 def rows(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells, without spaces around them, of each line that is not empty.
+    """Yield the number and the stripped cells of each non-empty line.
 
     Raises:
-        ValueError: the file is not text, or a quote in it never ends.
+        ValueError: the file is not text, or a quote in it is not closed.
     """
     data = path.read_bytes()
     try:
@@ -28,10 +28,10 @@ def rows(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def bit(cell: str, path: pathlib.Path, line: int, column: str) -> int:
-    """Return 0 or 1.
+    """Return the cell as 0 or 1.
 
     Raises:
-        ValueError: the cell is something else.
+        ValueError: the cell is neither.
     """
     if cell not in ("0", "1"):
         raise ValueError(f"{path}: line {line}, {column} is {cell!r}; expected 0 or 1")

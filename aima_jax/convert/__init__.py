@@ -1,4 +1,4 @@
-"""Weights in and out: CLIP in every common layout, checkpoints of IRRA, whole AIMA models."""
+"""Import and export of weights: CLIP in every common layout, IRRA checkpoints, AIMA models."""
 
 from aima_jax.convert.export import exported_words, load_aima, restore, save_aima
 from aima_jax.convert.huggingface import save_clip

@@ -1,4 +1,4 @@
-"""Convert weights: to Hugging Face's layout or to one file of AIMA; or verify those of a CLIP."""
+"""Convert weights to Hugging Face's layout or to one AIMA file, or verify a CLIP's."""
 
 import argparse
 import pathlib
@@ -38,22 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "huggingface",
         "write a CLIP as a folder that transformers.CLIPModel.from_pretrained loads",
         _CLIP_SOURCE,
-        "transformers knows vision transformers on square images alone: a run at 384 × 128 or "
-        "96 × 48 pixels, as of every config here, cannot be written so; aima convert aima writes "
-        "any model to one file, which aima_jax.load and --config.weights take.",
+        "transformers supports vision transformers only on square images: a run at 384 × 128 or "
+        "96 × 48 pixels, as in every config here, cannot be written this way; aima convert aima "
+        "writes any model to one file, which aima_jax.load and --config.weights read.",
     )
     to_folder.add_argument("folder", help="where to write")
     to_folder.add_argument(
         "--temperature",
         type=float,
         default=0.01,
-        help="of the similarities, which transformers stores (%(default)s, as OpenAI's)",
+        help="of the similarities, which transformers stores (%(default)s, as in OpenAI's)",
     )
     to_file = command(
         _to_aima,
         "aima",
         "write a whole AIMA model as one safetensors file",
-        "run, checkpoint, or a checkpoint of IRRA's code",
+        "run, checkpoint, or a checkpoint from IRRA's code",
     )
     to_file.add_argument("file", help="where to write, ending in .safetensors")
     to_file.add_argument(
@@ -62,10 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=(384, 128),
         metavar=("HEIGHT", "WIDTH"),
-        help="that an IRRA checkpoint was trained at, in pixels (384 128)",
+        help="image size of an IRRA checkpoint, in pixels (384 128)",
     )
     to_file.add_argument(
-        "--patch_stride", type=int, help="that it was trained at, in pixels (the patch size)"
+        "--patch_stride", type=int, help="its patch stride, in pixels (the patch size)"
     )
     for one in (to_folder, to_file):
         one.add_argument(
@@ -102,15 +102,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         "make checkpoints of format 1 readable, in place",
         "run or checkpoint",
-        "Its dataset has to be prepared, or its raw files have to be there, as for training.",
+        "Its dataset must be prepared, or its raw files must be available, as for training.",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Carry out a subcommand.
+    """Run a subcommand.
 
     Raises:
-        ValueError, OSError: a person can set it right; the message says how.
+        ValueError, OSError: the user can fix the problem; the message says how.
     """
     options.convert(options)
 
@@ -153,8 +153,8 @@ def _to_upar(options: argparse.Namespace) -> None:
     restored = restore(options.source)
     if restored.schema != SCHEMA:
         raise ValueError(
-            f"{options.source} knows the attributes of {restored.schema.name!r}; a submission "
-            "needs those of UPAR: train with configs/upar.py"
+            f"{options.source} has the attributes of {restored.schema.name!r}; a submission needs "
+            "UPAR's: train with configs/upar.py"
         )
     save_submission(restored, options.file, columns=FILE_NAMES)
     print(f"written to {options.file}")
@@ -183,7 +183,7 @@ def _given(options: argparse.Namespace) -> dict:
 
 
 def _is_aima(path: pathlib.Path) -> bool:
-    """Whether this is a file that `save_aima` wrote."""
+    """Whether the file was written by `save_aima`."""
     return path.is_file() and is_safetensors(path) and is_aima(open_weights(path))
 
 

@@ -1,4 +1,4 @@
-"""A whole AIMA model in one safetensors file that says of itself what a checkpoint says."""
+"""A whole AIMA model in one safetensors file, with the same metadata as a checkpoint."""
 
 import dataclasses
 import functools
@@ -25,13 +25,13 @@ def save_aima(model: AIMA | Restored, path: str | os.PathLike[str]) -> None:
     """Write a model to one file.
 
     Args:
-        model: one that was restored takes all with it that its checkpoint says, its `model_id`
-            among it. A model alone, as of IRRA's code, has nothing but its config: trainings can
-            start from it, and nothing can be asked of it.
-        path: of the file; its folder is made if need be.
+        model: a restored model is saved with all its checkpoint's metadata, including `model_id`.
+            A bare model, such as IRRA's, has only its config: training can start from it, but it
+            cannot be searched with.
+        path: of the file; its folder is created if necessary.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     whole = model.model if isinstance(model, Restored) else model
     arrays = {name: np.asarray(array) for name, array in flatten(whole).items()}
@@ -45,7 +45,7 @@ def save_aima(model: AIMA | Restored, path: str | os.PathLike[str]) -> None:
 
 
 def load_aima(path: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Restored:
-    """Load what `save_aima` wrote of a restored model.
+    """Load a restored model that `save_aima` wrote.
 
     Args:
         path: the file.
@@ -53,22 +53,22 @@ def load_aima(path: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Rest
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, is not an export of AIMA or one of an older format, or holds a
-            model alone.
+        ValueError: it is damaged, is not an AIMA export, has an older format, or contains a bare
+            model.
     """
     weights = open_weights(user_path(path))
     model = read_aima(weights, mesh=mesh)
     said = _said(weights)
     if weights.metadata["aima"] != FORMAT:
         raise ValueError(
-            f"{path} is of format {weights.metadata['aima']}, which lacks the wording of its "
+            f"{path} has format {weights.metadata['aima']}, which lacks the wording of its "
             "sentences; export it again from its run: aima convert checkpoint RUN, then "
             f"aima convert aima RUN {path}"
         )
     if "schema" not in said:
         raise ValueError(
-            f"{path} holds a model alone, without the attributes that could be asked for: start a "
-            f"training from it with --config.weights={path}"
+            f"{path} contains a bare model, without attributes to search for: start training from "
+            f"it with --config.weights={path}"
         )
     metadata = Metadata.from_dict(said, weights.path)
     return metadata.restored(model, step=said["step"], path=weights.path)
@@ -78,12 +78,12 @@ def restore(run: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Restore
     """Read the model of a workdir, a checkpoint or an exported file.
 
     Args:
-        run: as of `load_model`, or the path of a file as of `load_aima`.
+        run: as for `load_model`, or a file as for `load_aima`.
         mesh: where the parameters are placed; all devices by default.
 
     Raises:
-        FileNotFoundError: there is nothing of the kind.
-        ValueError: it is damaged, or of another format.
+        FileNotFoundError: no model is found.
+        ValueError: it is damaged, or has another format.
     """
     if user_path(run).is_file():
         return load_aima(run, mesh=mesh or make_mesh())
@@ -91,21 +91,21 @@ def restore(run: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Restore
 
 
 def exported_words(path: str | os.PathLike[str]) -> Mapping[str, Any] | None:
-    """What the words of an exported model are; None where there is no such file."""
+    """The `words` of an exported model (see `Restored`); None if there is no such file."""
     file = user_path(path)
     if not file.is_file() or not is_safetensors(file):
         return None
     weights = open_weights(file)
     if not is_aima(weights):
         return None
-    return _said(weights).get("words", {"from_clip": True, "trained": []})  # IRRA's are CLIP's
+    return _said(weights).get("words", {"from_clip": True, "trained": []})  # IRRA uses CLIP's
 
 
 def read_aima(weights: Weights, *, mesh: Mesh | None = None) -> AIMA:
-    """Read the model alone out of a file that `save_aima` wrote.
+    """Read only the model from a file that `save_aima` wrote.
 
     Raises:
-        ValueError: it is something else, or damaged.
+        ValueError: it is not such a file, or is damaged.
     """
     source = aima_source(weights)
     model = read_model(weights, None, source, source, mesh=mesh)
@@ -115,7 +115,7 @@ def read_aima(weights: Weights, *, mesh: Mesh | None = None) -> AIMA:
 
 
 def is_aima(weights: Weights) -> bool:
-    """Whether `save_aima` wrote this file, of this version or an older one."""
+    """Whether `save_aima` wrote this file, in this version or an older one."""
     return weights.metadata.get("aima") in ("1", FORMAT)
 
 
@@ -123,40 +123,40 @@ def aima_source(weights: Weights) -> AIMAConfig:
     """The shape of the model in a file that `save_aima` wrote.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is not such a file.
     """
     if not is_aima(weights):
         raise ValueError(
-            f"{weights.path} is not a whole AIMA model of format {FORMAT}, as of save_aima"
+            f"{weights.path} is not a whole AIMA model of format {FORMAT}, written by save_aima"
         )
     try:
         said = _said(weights)
         config = read_aima_config(said["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{weights.path} does not hold the config of an AIMA model: {error}"
+            f"{weights.path} does not contain the config of an AIMA model: {error}"
         ) from None
     return config
 
 
 def check_identity(weights: Weights) -> None:
-    """Check that the arrays of a file that `save_aima` wrote are those that were written.
+    """Check that the arrays of a file are unchanged since `save_aima` wrote it.
 
     Raises:
-        ValueError: they are not.
+        ValueError: an array has changed.
     """
     if (expected := _said(weights)["model_id"]) is None:
         return
     vision = aima_source(weights).clip.vision
     if model_id(_Arrays(weights), vision.pixel_mean, vision.pixel_std) != expected:
         raise ValueError(
-            f"{weights.path} is damaged: its arrays are not those that were written; copy or "
+            f"{weights.path} is damaged: its arrays have changed since it was written; copy or "
             "export it again"
         )
 
 
 def read_aima_config(data: Mapping[str, Any]) -> AIMAConfig:
-    """The config of a model, also of format 1, where one activation is that of both towers.
+    """The config of a model, also in format 1, where both towers share one activation.
 
     Raises:
         KeyError, TypeError, ValueError: it is not such a config.
@@ -168,7 +168,7 @@ def read_aima_config(data: Mapping[str, Any]) -> AIMAConfig:
 
 
 class _Arrays(Mapping):
-    """The arrays of a checkpoint, of which the last one read is kept."""
+    """The arrays of a checkpoint; the last one read is cached."""
 
     def __init__(self, weights: Weights):
         self._names = weights.shapes
@@ -185,7 +185,7 @@ class _Arrays(Mapping):
 
 
 def _said(weights: Weights) -> dict[str, Any]:
-    """What a file says of itself."""
+    """The metadata of a file."""
     if weights.metadata["aima"] == "1":
         return {"model": json.loads(weights.metadata["config"]), "model_id": None}
     return json.loads(weights.metadata["description"])

@@ -1,4 +1,4 @@
-"""Checkpoints of format 1 made readable: `aima convert checkpoint RUN`."""
+"""Conversion of format 1 checkpoints: `aima convert checkpoint RUN`."""
 
 import pathlib
 from typing import Any
@@ -19,11 +19,11 @@ from aima_jax.training.setup import known_words, load_splits
 
 
 def convert_checkpoints(run: str | pathlib.Path) -> list[str]:
-    """Write the manifest of a run's checkpoints anew, as this version reads it; nothing else.
+    """Rewrite only the manifests of a run's checkpoints, in this version's format.
 
-    Format 1 lacks the wording, the traits and the training categories of its dataset, which has to
-    be there, prepared or as raw files. A model so converted is used like any
-    other; its training is resumed only where the optimizer is still the same.
+    Format 1 lacks the wording, the traits and the training categories of its dataset, which must be
+    available, prepared or as raw files. A converted model is used like any other; its training can
+    be resumed only if the optimizer is still the same.
 
     Args:
         run: a workdir, or the folder of one checkpoint.
@@ -32,7 +32,7 @@ def convert_checkpoints(run: str | pathlib.Path) -> list[str]:
         A line for each checkpoint that says what was done.
 
     Raises:
-        FileNotFoundError: there is no checkpoint, or not its dataset.
+        FileNotFoundError: the checkpoint or its dataset is missing.
         ValueError: the dataset is not the one that the model was trained on.
     """
     path = user_path(run).resolve()
@@ -46,10 +46,10 @@ def convert_checkpoints(run: str | pathlib.Path) -> list[str]:
 
 def _convert(folder: pathlib.Path) -> str:
     if problems := checkpoint.damage(folder):
-        return f"damaged, left as it is ({'; '.join(problems[:3])})"
+        return f"damaged, left unchanged ({'; '.join(problems[:3])})"
     manifest = read_sealed_json(folder / checkpoint.MANIFEST)
     if "format" in manifest:
-        return f"of format {manifest['format']} already"
+        return f"already has format {manifest['format']}"
     old = _old_metadata(folder)
     model = read_aima_config(old["model"])
     config = ConfigDict(old["config"])
@@ -62,7 +62,7 @@ def _convert(folder: pathlib.Path) -> str:
         words = known_words(config, table)
     except (FileNotFoundError, ValueError) as error:
         words = known_words(ConfigDict({"weights": "", "init_from": ""}), table)
-        note = f"; whether its words are a CLIP's is not known, so taken as not ({error})"
+        note = f"; whether its words are a CLIP's is not known, assumed not ({error})"
     metadata = checkpoint.Metadata(
         model=model.to_dict(),
         schema=train.schema.to_dict(),
@@ -81,7 +81,7 @@ def _convert(folder: pathlib.Path) -> str:
 
 
 def _old_metadata(folder: pathlib.Path) -> dict[str, Any]:
-    """What format 1 keeps in Orbax's own metadata."""
+    """The data that format 1 keeps in Orbax's own metadata."""
     from orbax.checkpoint import v1 as ocp
 
     metadata: Any = ocp.checkpointables_metadata(str(folder)).custom_metadata
@@ -92,15 +92,15 @@ def _check_dataset(folder: pathlib.Path, old: dict[str, Any], train: Split, coun
     found = {"name": train.dataset, "checksum": train.checksum, "categories": count}
     if old["dataset"] != found:
         raise ValueError(
-            f"{folder} was trained on {old['dataset']}, the dataset that is prepared here is "
-            f"{found}; prepare that one, in config.data_dir={old['config']['data_dir']!r}"
+            f"{folder} was trained on {old['dataset']}, but the dataset prepared here is {found}; "
+            f"prepare the former, in config.data_dir={old['config']['data_dir']!r}"
         )
     if AttributeSchema.from_dict(old["schema"]) != train.schema:
-        raise ValueError(f"{folder} knows other attributes than {train.dataset} has here")
+        raise ValueError(f"{folder} has different attributes from {train.dataset} here")
 
 
 def _model_id(folder: pathlib.Path, config: AIMAConfig) -> str:
-    """Who the model is, from its parameters as they are saved."""
+    """The model's ID, from its saved parameters."""
     shapes = flatten(nnx.eval_shape(lambda: AIMA(config, rngs=nnx.Rngs(0))))
     params = checkpoint.load_items(folder, {"params": shapes}, make_mesh(), 2**16)["params"]
     vision = config.clip.vision

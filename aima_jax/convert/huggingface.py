@@ -1,4 +1,4 @@
-"""transformers' CLIP: folders that it loads, and the comparison of a converted CLIP with it."""
+"""transformers' CLIP: folders in its format, and a comparison of a converted CLIP with it."""
 
 import json
 import math
@@ -25,11 +25,11 @@ from aima_jax.text.tokenizer import END_TOKEN, MASK_TOKEN, START_TOKEN
 
 
 def save_clip(clip: CLIP, folder: str | pathlib.Path, *, temperature: float = 0.01) -> None:
-    """Write a CLIP as transformers reads it: config, weights, tokenizer and preprocessor.
+    """Write a CLIP in transformers' format: config, weights, tokenizer and preprocessor.
 
     Args:
         clip: a vision transformer on square images whose patches neither overlap nor leave gaps.
-        folder: made if need be; files of the same names are replaced.
+        folder: created if necessary; files of the same names are replaced.
         temperature: of the similarities; transformers stores the logarithm of its inverse.
 
     Raises:
@@ -48,7 +48,7 @@ def save_clip(clip: CLIP, folder: str | pathlib.Path, *, temperature: float = 0.
     for name, content in _texts(config).items():
         with atomic_write(folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    # Last, and at once: a folder without weights is refused wherever it is loaded.
+    # Last and atomically: every loader refuses a folder without weights.
     write_safetensors(folder / "model.safetensors", arrays, {"format": "pt"})
 
 
@@ -57,7 +57,7 @@ def _check_expressible(config: CLIPConfig) -> None:
     if not isinstance(vision, ViTConfig):
         problem = "a ResNet as image tower"
     elif height != width:
-        problem = f"images of {height} × {width} pixels, which are not squares"
+        problem = f"images of {height} × {width} pixels, which are not square"
     elif vision.patch_stride != vision.patch_size:
         problem = f"patches of {vision.patch_size} pixels at a stride of {vision.patch_stride}"
     else:
@@ -128,7 +128,7 @@ def _model_config(config: CLIPConfig) -> dict[str, Any]:
 
 
 def _preprocessor(config: CLIPConfig) -> dict[str, Any]:
-    """Resizing to a square without cropping, as this project shows pictures to the model."""
+    """Resizing to a square without cropping, as in this project."""
     height, width = config.image_size
     return {
         "image_processor_type": "CLIPImageProcessor",
@@ -146,10 +146,10 @@ def _preprocessor(config: CLIPConfig) -> dict[str, Any]:
 
 
 def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, float]:
-    """Measure how far our stages are from transformers', on pictures and sentences of noise.
+    """Measure the differences of our stages from transformers', on random pictures and sentences.
 
     transformers' own image processor normalises the pictures for its model, so that a wrong mean or
-    deviation of ours is seen as well as a wrong weight. Needs PyTorch.
+    deviation is detected like a wrong weight. Needs PyTorch.
 
     Args:
         name_or_path: a Hugging Face id, or a folder in that layout.
@@ -174,8 +174,8 @@ def verify(name_or_path: str | pathlib.Path, *, seed: int = 0) -> dict[str, floa
     folder = path if path.is_dir() else path.parent
     if path.exists() and not (folder / HUGGING_FACE_FILE).exists():
         raise ValueError(
-            f"{path}: transformers reads CLIP from its own layout alone, config.json and weights "
-            "in a folder: ViTs only, and no file of OpenAI's or open_clip's"
+            f"{path}: transformers reads CLIP only from its own layout, config.json and weights in "
+            "a folder: only ViTs, not OpenAI's or open_clip's files"
         )
     path = open_weights(name_or_path).path
     config, clip = load_clip(path, image_size=None)
@@ -226,7 +226,7 @@ def _our_stages(
 
 
 def _processor(folder: pathlib.Path):
-    """transformers' image processor of a model; its default one where the folder has none."""
+    """transformers' image processor of a model; the default one if the folder has none."""
     import transformers
 
     if (folder / PREPROCESSOR_FILE).exists():

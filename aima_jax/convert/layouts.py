@@ -1,4 +1,4 @@
-"""Layouts of weights: which array of ours is which of theirs, in tables that work both ways."""
+"""Layouts of weights: bidirectional tables between our arrays and theirs."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 ArrayShape = tuple[int, ...]
 
-# How an array of theirs becomes ours: a permutation of its axes.
+# The permutation of axes that converts one of their arrays to ours.
 SAME = None
 TRANSPOSED = (1, 0)  # PyTorch's Linear is [outputs, inputs]
 CONVOLUTION = (2, 3, 1, 0)  # PyTorch's is [outputs, inputs, rows, columns]
@@ -16,9 +16,9 @@ CONVOLUTION = (2, 3, 1, 0)  # PyTorch's is [outputs, inputs, rows, columns]
 
 @dataclass(frozen=True)
 class Row:
-    """One array of theirs, and ours, with `*` for a number.
+    """One of their arrays, and ours, with `*` for a number.
 
-    Several arrays of ours follow one another along the first axis of theirs.
+    Several arrays of ours are concatenated along the first axis of theirs.
     """
 
     theirs: str
@@ -172,7 +172,7 @@ def irra(clip: tuple[Row, ...]) -> tuple[Row, ...]:
     return (*inner, *_IRRA_FUSION)
 
 
-# Keys that are not weights, or not used here, and why they may be passed over.
+# Keys that are not weights, or not used here, and why they may be ignored.
 HARMLESS = {
     r"(base_model\.)?logit_scale": "the temperature belongs to the losses",
     r"(text_model|vision_model)\.embeddings\.position_ids": "the numbers 0, 1, 2 and so on",
@@ -184,7 +184,7 @@ HARMLESS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One array of theirs, and the arrays of ours that it is made of."""
+    """One of their arrays, and the arrays of ours in it."""
 
     theirs: str
     ours: tuple[str, ...]
@@ -196,13 +196,13 @@ class Entry:
         return [part if self.axes is None else part.transpose(self.axes) for part in parts]
 
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Their array, made of ours."""
+        """Their array, joined from ours."""
         if self.axes is not None:
             arrays = [array.transpose(np.argsort(self.axes)) for array in arrays]
         return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
     def our_shape(self, shape: ArrayShape) -> ArrayShape | None:
-        """Shape of each array of ours in theirs of this shape; None where that is impossible."""
+        """Shape of each of our arrays, from the shape of theirs; None if impossible."""
         if len(self.ours) > 1:
             if not shape or shape[0] % len(self.ours):
                 return None
@@ -212,7 +212,7 @@ class Entry:
         return tuple(shape[axis] for axis in self.axes) if len(shape) == len(self.axes) else None
 
     def their_shape(self, shape: ArrayShape) -> ArrayShape:
-        """Shape of their array, from that of each of ours."""
+        """Shape of their array, from the shape of each of ours."""
         if self.axes is not None:
             shape = tuple(shape[axis] for axis in np.argsort(self.axes))
         return (shape[0] * len(self.ours), *shape[1:]) if len(self.ours) > 1 else shape
@@ -224,10 +224,10 @@ def identity(names: Iterable[str]) -> list[Entry]:
 
 
 def entries_of(names: Iterable[str], table: Sequence[Row]) -> list[Entry]:
-    """Find each of our names in a table, for export and to know what a file must hold.
+    """Find each of our names in a table, for export or as the contents expected of a file.
 
     Raises:
-        ValueError: a name is in no row.
+        ValueError: a name is not in the table.
     """
     entries = {}
     for name in names:
@@ -243,7 +243,7 @@ def entries_of(names: Iterable[str], table: Sequence[Row]) -> list[Entry]:
 
 
 def found_shapes(shapes: Mapping[str, ArrayShape], table: Sequence[Row]) -> dict[str, ArrayShape]:
-    """Shapes of our arrays, by our names, as far as a file has them."""
+    """Shapes of our arrays by our names, for those in a file."""
     found = {}
     for name, shape in shapes.items():
         for row in table:

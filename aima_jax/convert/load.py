@@ -1,4 +1,4 @@
-"""Models from the weights of others: CLIP in every common layout, checkpoints of IRRA, our own."""
+"""Models from files of weights: CLIP in every common layout, checkpoints of IRRA, our own."""
 
 import contextlib
 import dataclasses
@@ -31,14 +31,14 @@ from aima_jax.models.layers import Resize
 
 _OPENAI_SIZES = {"input_resolution", "context_length", "vocab_size"}
 
-# Beginnings of names that only other kinds of models have.
+# Name prefixes that only other kinds of models have.
 _OTHER_KINDS = {
     ("logit_bias", "vision_model.head."): "a SigLIP",
     ("text_decoder.", "multimodal_decoder.", "mammut."): "a CoCa, which has a decoder",
-    ("visual.attn_pool",): "a model whose image tower pools by attention, as CoCa's",
-    ("cls_emb", "text.cls_emb"): "a model whose text tower has a class token, as CoCa's",
-    ("visual.trunk.",): "a model with an image tower of timm",
-    ("text.transformer.embeddings.", "text.transformer.encoder."): "a model with a text tower of "
+    ("visual.attn_pool",): "a model whose image tower pools by attention, like CoCa's",
+    ("cls_emb", "text.cls_emb"): "a model whose text tower has a class token, like CoCa's",
+    ("visual.trunk.",): "a model with an image tower from timm",
+    ("text.transformer.embeddings.", "text.transformer.encoder."): "a model with a text tower from "
     "transformers",
 }
 
@@ -60,13 +60,13 @@ def load_clip(
 ) -> tuple[CLIPConfig, CLIP]:
     """Load a CLIP from the layout of Hugging Face, OpenAI or open_clip.
 
-    Activation, heads and pixel statistics are what the files beside the weights say (config.json
+    Activation, heads and pixel statistics are read from the files beside the weights (config.json
     and preprocessor_config.json, or open_clip_config.json) unless given here.
 
     Args:
         name_or_path: see `open_weights`.
-        image_size: height and width in pixels; the position grid is resized to it. None: that of
-            the checkpoint.
+        image_size: height and width in pixels; the position grid is resized to it. None: the
+            checkpoint's.
         patch_stride: in pixels; the patch size if None.
         position_resize: "bilinear" or "bicubic".
         mesh: the devices that the parameters are spread over; the default device if None.
@@ -74,12 +74,12 @@ def load_clip(
         grid: rows and columns of the checkpoint's position table, a square unless given.
         vision_heads, text_heads: attention heads.
         activation: of both towers, "quick_gelu" or "gelu".
-        pixel_mean, pixel_std: of red, green and blue, of values in 0…1.
+        pixel_mean, pixel_std: of red, green and blue, for values in 0…1.
 
     Raises:
         FileNotFoundError: there is no such checkpoint, or no network to fetch it.
-        ValueError: it is damaged, is not a CLIP, does not hold exactly the arrays of one, or
-            nothing tells its activation and heads.
+        ValueError: it is damaged, is not a CLIP, does not contain exactly the arrays of one, or its
+            activation or heads are not known.
     """
     weights = open_weights(name_or_path, trust_weights=trust_weights)
     overrides = Overrides(vision_heads, text_heads, activation, pixel_mean, pixel_std, grid)
@@ -111,17 +111,17 @@ def load_irra(
 
     Args:
         path: a file that IRRA's `Checkpointer` saved, or its state dict.
-        num_categories: of the model; that of the checkpoint if None. The checkpoint's classifier is
-            loaded where the number fits, else a new one is drawn.
-        grid: rows and columns of the checkpoint's position table; those of `image_size` and
-            `patch_stride` unless given, since a person's crop is not a square.
+        num_categories: of the model; the checkpoint's if None. The checkpoint's classifier is
+            loaded if the number matches, else a new one is initialised.
+        grid: rows and columns of the checkpoint's position table; by default from `image_size` and
+            `patch_stride`, since a person's crop is not square.
         seed: of a new classifier.
 
-    The other arguments are those of `load_clip`.
+    The other arguments are as in `load_clip`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or does not hold exactly the arrays of an IRRA model.
+        ValueError: it is damaged, or does not contain exactly the arrays of an IRRA model.
     """
     weights = open_weights(path, trust_weights=trust_weights)
     overrides = Overrides(
@@ -157,10 +157,10 @@ def load_pretrained(
     pixel_std: Channels | None = None,
     seed: int = 0,
 ) -> CLIP | AIMA:
-    """Load what `load_clip`, `load_irra` or `load_aima` would, for a model of these categories.
+    """Load a CLIP, an IRRA checkpoint or an AIMA file for a model with that many categories.
 
-    A classifier is loaded where the number of categories fits, else a new one is drawn. The
-    arguments, and what is raised, are those of `load_clip` and `load_irra`.
+    A classifier is loaded if the number of categories matches, else a new one is initialised.
+    Arguments and exceptions are as in `load_clip` and `load_irra`.
     """
     weights = open_weights(name_or_path, trust_weights=trust_weights)
     overrides = Overrides(vision_heads, text_heads, activation, pixel_mean, pixel_std)
@@ -190,7 +190,7 @@ def clip_source(weights: Weights, overrides: Overrides) -> tuple[CLIPConfig, tup
     """The shape of the CLIP in a checkpoint, and the table of its names.
 
     Raises:
-        ValueError: it is something else, or nothing tells its activation and heads.
+        ValueError: it is not a CLIP, or its activation or heads are not known.
     """
     table = recognise(weights)
     found = found_shapes(weights.shapes, table)
@@ -208,11 +208,11 @@ def irra_source(weights: Weights, overrides: Overrides) -> tuple[AIMAConfig, tup
     """The shape of the model in a checkpoint of IRRA, and the table of its names.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is not a checkpoint of IRRA.
     """
     if not is_irra(weights):
         raise ValueError(
-            f"{weights.path} is not a checkpoint of IRRA: none of its arrays is in base_model"
+            f"{weights.path} is not a checkpoint of IRRA: no array has the prefix base_model"
         )
     resnet = any(key.startswith("base_model.visual.layer") for key in weights.shapes)
     table = irra(OPENAI_RESNET if resnet else OPENAI)
@@ -228,7 +228,7 @@ def irra_source(weights: Weights, overrides: Overrides) -> tuple[AIMAConfig, tup
 
 
 def is_irra(weights: Weights) -> bool:
-    """Whether IRRA's code saved it."""
+    """Whether the weights were saved by IRRA's code."""
     return any(key.startswith("base_model.") for key in weights.shapes)
 
 
@@ -236,7 +236,7 @@ def recognise(weights: Weights) -> tuple[Row, ...]:
     """Find the table for a checkpoint of CLIP by the names of its arrays.
 
     Raises:
-        ValueError: it is something else; the message says what it seems to be.
+        ValueError: it is not a CLIP; the message says what it seems to be.
     """
     keys, path = weights.shapes.keys(), weights.path
 
@@ -262,23 +262,23 @@ def recognise(weights: Weights) -> tuple[Row, ...]:
     if str(kind).startswith("siglip"):
         raise ValueError(f"{path} is a SigLIP: expected a CLIP with OpenAI's two towers")
     if kind == "clip_vision_model" or (image and not text):
-        raise ValueError(f"{path} holds CLIP's image tower alone: expected both towers")
+        raise ValueError(f"{path} has only CLIP's image tower: expected both towers")
     if kind == "clip_text_model" or (text and not image):
-        raise ValueError(f"{path} holds CLIP's text tower alone: expected both towers")
+        raise ValueError(f"{path} has only CLIP's text tower: expected both towers")
     if not image or kind != "clip":
         raise ValueError(
             f"{path} is not a CLIP: expected arrays named as in Hugging Face's, OpenAI's or "
             f"open_clip's, not a {kind!r} model with "
-            f"{', '.join(sorted(keys)[:3]) or 'nothing in it'}"
+            f"{', '.join(sorted(keys)[:3]) or 'no arrays'}"
         )
     return HUGGING_FACE
 
 
 def _is_openai(weights: Weights, table: tuple[Row, ...]) -> bool:
-    """Whether OpenAI itself saved this, beyond doubt.
+    """Whether this certainly is one of OpenAI's own files.
 
-    Its archives, and they alone, hold their sizes beside the weights, and it published no other
-    shapes than the presets. The weights alone would not tell them from a retrained model's.
+    Only its archives store sizes beside the weights, and it published only the shapes of the
+    presets. The weights alone cannot be distinguished from a retrained model's.
     """
     if not weights.shapes.keys() >= _OPENAI_SIZES:
         return False

@@ -1,4 +1,4 @@
-"""Reading a model whose shape and layout are known, with every key of both sides accounted for."""
+"""Reading a model of known shape and layout, with every key on both sides accounted for."""
 
 import dataclasses
 import re
@@ -31,19 +31,19 @@ def read_model(
     mesh: Mesh | None,
     seed: int = 0,
 ) -> CLIP | AIMA:
-    """Read all of a checkpoint, each array once and straight to its devices.
+    """Read a complete checkpoint, each array once and directly to its devices.
 
     Args:
-        weights: where the arrays are.
+        weights: the arrays.
         table: their names; our own names if None.
-        source: shape of the model that was saved.
-        target: the same model, but for image size, patch stride and categories.
+        source: shape of the saved model.
+        target: the same model, except for image size, patch stride and categories.
         position_resize: "bilinear" or "bicubic".
         mesh: the devices that the parameters are spread over; the default device if None.
-        seed: of a new classifier, where the number of categories is another one.
+        seed: of a new classifier, if the number of categories differs.
 
     Raises:
-        ValueError: the checkpoint does not hold exactly the arrays of the source.
+        ValueError: the checkpoint does not contain exactly the arrays of the source.
     """
     saved = _abstract(source)
     expected = {name: tuple(x.shape) for name, x in flatten(saved).items()}
@@ -71,7 +71,7 @@ def adapt(
     patch_stride: int | None = None,
     num_categories: int | None = None,
 ) -> CLIPConfig | AIMAConfig:
-    """ArrayShape of the same model for other images and person categories, where they are given."""
+    """Config of the same model for other image sizes and person categories, if given."""
     if isinstance(source, CLIPConfig):
         return source.resized(image_size, patch_stride)
     categories = source.num_categories if num_categories is None else num_categories
@@ -99,7 +99,7 @@ def _describe(config: CLIPConfig | AIMAConfig) -> str:
     """A model in words, for messages."""
     clip = _clip(config)
     tower = type(clip.vision).__name__.removesuffix("Config")
-    if layers := getattr(clip.vision, "layers", None):  # a tower of one's own need not have any
+    if layers := getattr(clip.vision, "layers", None):  # a user's own tower need not have any
         tower += f" of {layers if isinstance(layers, int) else sum(layers)} blocks"
     words = f"a CLIP ({tower}, {clip.text.layers} text blocks)"
     if isinstance(config, AIMAConfig):
@@ -108,9 +108,9 @@ def _describe(config: CLIPConfig | AIMAConfig) -> str:
 
 
 def _new_classifier(config: AIMAConfig, seed: int, mesh: Mesh | None) -> Parameters:
-    """Draw the identity classifier that a new model of this seed would have."""
+    """Initialise the identity classifier that a new model with this seed would have."""
 
-    @jax.jit  # so that nothing else of the model is computed
+    @jax.jit  # so that no other part of the model is computed
     def draw() -> Parameters:
         params = flatten(AIMA(config, rngs=nnx.Rngs(seed)))
         return {name: x for name, x in params.items() if name.startswith("classifier.")}
@@ -125,15 +125,15 @@ def check_complete(
     *,
     what: str,
 ) -> None:
-    """Check that a file holds what a model needs, and nothing else.
+    """Check that a file contains exactly the arrays that a model needs.
 
     Args:
-        entries: the names of the model in the file.
+        entries: the names of the model's arrays in the file.
         expected: shapes of the model's arrays by our names.
         what: the model in words, for the message.
 
     Raises:
-        ValueError: it lists every key that is missing, unexpected or of wrong shape.
+        ValueError: keys are missing, unexpected or of wrong shape; the message lists every one.
     """
     needed = {entry.theirs: entry.their_shape(expected[entry.ours[0]]) for entry in entries}
     extra = weights.shapes.keys() - needed.keys()
@@ -150,7 +150,7 @@ def check_complete(
     }
     if any(problems.values()):
         raise ValueError(
-            f"{weights.path} does not hold {what}:"
+            f"{weights.path} does not contain {what}:"
             + "".join(
                 f"\n  {problem} ({len(names)}): {', '.join(names)}"
                 for problem, names in problems.items()
@@ -166,23 +166,23 @@ def read_parameters(
     mesh: Mesh | None,
     change: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array,
 ) -> Parameters:
-    """Read arrays one after the other, each straight to its devices.
+    """Read arrays one after the other, each directly to its devices.
 
     Args:
         weights: checked by `check_complete`.
-        entries: what to read.
+        entries: the arrays to read.
         mesh: the devices that the arrays are spread over; the default device if None.
-        change: what is done to an array of ours before it is placed.
+        change: applied to each of our arrays before it is placed.
 
     Raises:
-        ValueError: an array holds whole numbers, or some that are not finite.
+        ValueError: an array contains integers or non-finite numbers.
     """
     params = {}
     for entry in entries:
         array = weights.read(entry.theirs)
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(
-                f"{weights.path}: {entry.theirs} holds {array.dtype}, expected floating-point "
+                f"{weights.path}: {entry.theirs} has dtype {array.dtype}, expected floating-point "
                 "numbers"
             )
         for name, part in zip(entry.ours, entry.split(array), strict=True):
@@ -197,7 +197,7 @@ def read_parameters(
 
 
 def put(array: np.ndarray, mesh: Mesh | None) -> jax.Array:
-    """Put an array on the devices of a mesh, each of which takes its own part of it."""
+    """Put an array on the devices of a mesh, its own part on each."""
     if mesh is None:
         return jnp.array(array)
     sharding = state_shardings(jax.ShapeDtypeStruct(array.shape, array.dtype), mesh)

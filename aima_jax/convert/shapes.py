@@ -1,7 +1,7 @@
-"""The shape of the CLIP in a checkpoint: from its arrays, the files beside it, and a person's word.
+"""The shape of a checkpoint's CLIP: from its arrays, the files beside it, and the user's overrides.
 
-Arrays do not tell how many heads attend over them, what activation is between them, or how pixels
-were normalised. None of that is guessed: `read_shape` refuses what is not stated.
+Arrays do not determine the number of heads, the activation, or the pixel normalisation. These are
+not guessed: `read_shape` raises an error if heads or activation are not stated.
 """
 
 import collections
@@ -24,14 +24,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Overrides:
-    """What a person says of a checkpoint; None leaves it to the files.
+    """A user's statements about a checkpoint; None: as stated in the files.
 
     Attributes:
         vision_heads, text_heads: attention heads.
         activation: of both towers.
-        pixel_mean, pixel_std: statistics of the pixels, red, green and blue, of values in 0…1.
+        pixel_mean, pixel_std: statistics of red, green and blue, for values in 0…1.
         grid: rows and columns of the position table.
-        image_size, patch_stride: what the position table was made for, which tells the grid too.
+        image_size, patch_stride: of the position table's training, which also give the grid.
     """
 
     vision_heads: int | None = None
@@ -44,7 +44,7 @@ class Overrides:
     patch_stride: int | None = None
 
     def applied(self, config: CLIPConfig) -> CLIPConfig:
-        """A config with what is said of its towers."""
+        """A config with the overrides for its towers."""
         return config.with_towers(
             activation=self.activation,
             vision_heads=self.vision_heads,
@@ -59,16 +59,16 @@ def read_shape(
 ) -> CLIPConfig:
     """Read the shape of the model that a checkpoint was saved from.
 
-    Each size is what most arrays say, so that the accounting can name the one that is wrong.
+    Each size is decided by a majority of the arrays, so that a wrong array can be reported.
 
     Args:
-        found: shapes by our names, as far as the file has them.
-        stated: what the files beside it say, which the arrays must agree with.
-        overrides: from the person; they win.
-        where: names the checkpoint in messages.
+        found: shapes by our names, for arrays in the file.
+        stated: from the files beside it; the arrays must agree with them.
+        overrides: from the user, with precedence.
+        where: the checkpoint, for messages.
 
     Raises:
-        ValueError: the arrays and the files disagree, or what the arrays lack is not stated.
+        ValueError: the arrays and the files disagree, or heads or activation are not stated.
     """
     stated = _overridden(stated, overrides)
     _check_known(stated, where)
@@ -91,7 +91,7 @@ def read_shape(
 
 
 def count(found: Mapping[str, ArrayShape], blocks: str) -> int:
-    """Count the blocks of this name, by the highest number among them."""
+    """Count the blocks with this name, by their highest number."""
     matches = (re.match(rf"{re.escape(blocks)}\.(\d+)\.", name) for name in found)
     numbers = {int(match[1]) for match in matches if match}
     # One stray number must not ask for a million blocks.
@@ -99,7 +99,7 @@ def count(found: Mapping[str, ArrayShape], blocks: str) -> int:
 
 
 def _overridden(stated: StatedConfig, overrides: Overrides) -> StatedConfig:
-    """What is said, a person's word above the files'."""
+    """The stated config, with the user's overrides applied."""
     said = {
         "vision.heads": overrides.vision_heads,
         "text.heads": overrides.text_heads,
@@ -116,7 +116,7 @@ def _overridden(stated: StatedConfig, overrides: Overrides) -> StatedConfig:
 
 
 def _check_known(stated: StatedConfig, where: str) -> None:
-    """Refuse what is not known, but for pixel statistics, which almost all CLIPs share."""
+    """Raise for unknown values, but only warn for pixel statistics, which most CLIPs share."""
     missing = [
         field
         for field, names in {
@@ -128,9 +128,9 @@ def _check_known(stated: StatedConfig, where: str) -> None:
     ]
     if missing:
         raise ValueError(
-            f"{where} does not tell its {' and '.join(missing)}, and it is not beyond doubt "
-            "OpenAI's own: put the config it came with beside it (open_clip_config.json, or "
-            "config.json of Hugging Face's layout), or name them: "
+            f"{where} does not state its {' and '.join(missing)}, and is not certainly OpenAI's "
+            "own: put the config it came with beside it (open_clip_config.json, or config.json in "
+            "Hugging Face's layout), or set them: "
             + ", ".join(f"config.model.{field}" for field in missing)
             + f" in run.py, {', '.join(missing)} of load_clip, or the flags of aima convert. "
             f"The activation is one of {', '.join(get_args(Activation))}; most models have heads "
@@ -138,9 +138,9 @@ def _check_known(stated: StatedConfig, where: str) -> None:
         )
     if "vision.pixel_mean" not in stated or "vision.pixel_std" not in stated:
         _log.warning(
-            "%s does not tell how its pixels were normalised (preprocessor_config.json or "
-            "open_clip_config.json beside it would): taken are the mean and deviation of OpenAI's "
-            "CLIP; config.model.pixel_mean and config.model.pixel_std name others",
+            "%s does not state its pixel normalisation (in preprocessor_config.json or "
+            "open_clip_config.json beside it): using the mean and deviation of OpenAI's CLIP; "
+            "config.model.pixel_mean and config.model.pixel_std set others",
             where,
         )
 
@@ -168,7 +168,7 @@ def _read_vit(
         activation=stated.value("vision.activation"),
         **_pixels(stated),
     )
-    # The image size need not be a multiple of the patches.
+    # The image size need not be a multiple of the patch size.
     image_size = overrides.image_size or stated.value("image_size", None)
     if image_size and not overrides.grid:
         _grid(found, "vision.position_embedding", vision.grid(image_size), where)
@@ -192,7 +192,7 @@ def _read_resnet(
 
 
 def _size(found: Mapping[str, ArrayShape], pattern: str, axis: int, absent: int = 64) -> int:
-    """What most arrays of these names say; any number will do where all of them are missing."""
+    """The most common size in arrays with these names; any number if all are missing."""
     sizes = [
         shape[axis]
         for name, shape in found.items()
@@ -213,25 +213,25 @@ def _mlp_width(found: Mapping[str, ArrayShape], tower: str) -> int:
 def _grid(
     found: Mapping[str, ArrayShape], name: str, grid: tuple[int, int] | None, where: str
 ) -> tuple[int, int]:
-    """Rows and columns of a position table, which has one row more for the global token."""
+    """Rows and columns of a position table, which has an extra row for the global token."""
     points = _size(found, re.escape(name), 0, absent=2) - 1
     rows, columns = grid or (math.isqrt(points),) * 2
     if name in found and rows * columns != points:
         raise ValueError(
-            f"{where}: its position table has {points} points, expected {rows} × {columns}: name "
+            f"{where}: its position table has {points} points, expected {rows} × {columns}: give "
             "the image size and patch stride that it was trained at, or grid=(rows, columns)"
         )
     return rows, columns
 
 
 def _check_agreement(shape: CLIPConfig, stated: StatedConfig, where: str) -> None:
-    """Compare what the files say with what the arrays are."""
+    """Check that the files agree with the arrays."""
     wrong = []
     for name, (key, value) in stated.values.items():
         ours: Any = shape
         for part in name.split("."):
-            ours = getattr(ours, part, value)  # a head width is not a field, and is used already
+            ours = getattr(ours, part, value)  # a head width is not a field, and already used
         if ours != value:
             wrong.append(f"{key} is {value}, expected {ours}")
     if wrong:
-        raise ValueError(f"{stated.source} of {where} does not fit its weights: {'; '.join(wrong)}")
+        raise ValueError(f"{stated.source} of {where} contradicts its weights: {'; '.join(wrong)}")

@@ -1,4 +1,4 @@
-"""The files beside weights, Hugging Face's and open_clip's, in the words of our own config."""
+"""The config files beside weights, Hugging Face's and open_clip's, in terms of our own config."""
 
 import json
 import math
@@ -19,12 +19,12 @@ Check = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class StatedConfig:
-    """What is said of a model beside its arrays.
+    """A model's config as stated beside its arrays.
 
     Attributes:
-        source: the file that says it.
-        values: by our field, as "vision.heads", the file's own key and the value. A field that
-            ours lacks is "vision.head_width" and "text.head_width": channels of a head.
+        source: the file that states it.
+        values: by our field, such as "vision.heads", the file's own key and the value. Extra fields
+            are "vision.head_width" and "text.head_width": channels per head.
     """
 
     source: str = ""
@@ -34,19 +34,19 @@ class StatedConfig:
         return name in self.values
 
     def value(self, name: str, *default: Any) -> Any:
-        """The value of a field, or the default where it is not said."""
+        """The value of a field, or the default if it is not stated."""
         if name not in self.values and default:
             return default[0]
         return self.values[name][1]
 
     def heads(self, tower: str, width: int) -> int:
-        """Attention heads of a tower whose attention has this width."""
+        """Attention heads of a tower of this width."""
         if f"{tower}.heads" in self:
             return self.value(f"{tower}.heads")
         return max(width // self.value(f"{tower}.head_width"), 1)
 
 
-# What OpenAI's code makes of any weights, and with it IRRA's, which starts from OpenAI's own.
+# As hard-coded by OpenAI, and so by IRRA, which starts from OpenAI's weights.
 OPENAI_CUSTOM = StatedConfig(
     "OpenAI's code",
     {
@@ -61,7 +61,7 @@ OPENAI_CUSTOM = StatedConfig(
 
 
 class _Reader:
-    """The values of a file, and everything that is wrong with it."""
+    """The values of a file, and all problems found in it."""
 
     def __init__(self, source: str, content: Json, where: str):
         self.source, self.content, self.where = source, content, where
@@ -69,7 +69,7 @@ class _Reader:
         self.problems: list[str] = []
 
     def at(self, key: str, default: Any = None) -> Any:
-        """The value of a key, as "vision_config.hidden_size"; the default for null as well."""
+        """The value of a key such as "vision_config.hidden_size"; the default also for null."""
         value: Any = self.content
         for part in key.split("."):
             if not isinstance(value, Mapping):
@@ -81,37 +81,37 @@ class _Reader:
         return value
 
     def take(self, name: str, key: str, check: Check, default: Any = None) -> None:
-        """Note the value of one of our fields, if the file has it or there is a default."""
+        """Record the value of one of our fields, if the file has it or there is a default."""
         if (value := self.at(key, default)) is not None:
             self.note(name, key, value, check)
 
     def note(self, name: str, key: str, value: Any, check: Check) -> None:
-        """Note a value for one of our fields."""
+        """Record a value for one of our fields."""
         if (checked := check(value)) is None:
             self.problems.append(f"{key} is {value}, expected {check.__doc__}")
         else:
             self.values[name] = (key, checked)
 
     def expect(self, key: str, default: Any, *allowed: Any) -> None:
-        """Check a value that our towers have built in."""
+        """Check a value that is fixed in our towers."""
         if (value := self.at(key, default)) not in allowed:
             self.problems.append(f"{key} is {value}, expected {' or '.join(map(str, allowed))}")
 
     def stated(self) -> StatedConfig:
-        """Everything that was noted.
+        """All recorded values.
 
         Raises:
-            ValueError: names everything that is wrong.
+            ValueError: there are problems; the message lists all.
         """
         if self.problems:
             raise ValueError(
-                f"{self.source} of {self.where} asks for what our towers do not have: "
+                f"{self.source} of {self.where} is not supported by our towers: "
                 + "; ".join(dict.fromkeys(self.problems))
             )
         return StatedConfig(self.source, self.values)
 
 
-# Each gives a sound value in our form, else None; its docstring is what a message expects.
+# Each returns a valid value in our form, else None; messages quote its docstring as "expected".
 
 
 def _whole(value: Any) -> int | None:
@@ -156,8 +156,8 @@ def _activation(value: Any) -> Activation | None:
     return value if value in get_args(Activation) else None
 
 
-# Our field, the key of Hugging Face's config.json, its kind, and transformers' default where the
-# arrays do not tell: what config.json leaves out is the default, which is why it leaves it out.
+# Our field, the key in Hugging Face's config.json, its kind, and transformers' default if the
+# arrays do not determine it: config.json omits values that equal the default.
 _HUGGING_FACE_FIELDS = (
     ("dim", "projection_dim", _whole, None),
     ("image_size", "vision_config.image_size", _side, None),
@@ -177,14 +177,14 @@ _HUGGING_FACE_FIELDS = (
 
 
 def read_hugging_face(configs: Mapping[str, Json], where: str) -> StatedConfig:
-    """Read config.json and preprocessor_config.json; nothing is said where they are not there.
+    """Read config.json and preprocessor_config.json; without them, nothing is stated.
 
     Args:
         configs: the files by name.
-        where: names the checkpoint in messages.
+        where: the checkpoint, for messages.
 
     Raises:
-        ValueError: a value is malformed, or not what CLIP's towers have.
+        ValueError: a value is malformed, or not supported by CLIP's towers.
     """
     values: dict[str, tuple[str, Any]] = {}
     if (config := configs.get(HUGGING_FACE_FILE)) is not None:
@@ -211,7 +211,7 @@ def read_hugging_face(configs: Mapping[str, Json], where: str) -> StatedConfig:
     return StatedConfig(HUGGING_FACE_FILE, values)
 
 
-# Likewise of open_clip, whose defaults count for all that a file leaves out.
+# The same for open_clip, whose defaults apply to everything that a file omits.
 _OPEN_CLIP_FIELDS = (
     ("dim", "model_cfg.embed_dim", _whole, None),
     ("image_size", "model_cfg.vision_cfg.image_size", _side, 224),
@@ -225,7 +225,7 @@ _OPEN_CLIP_FIELDS = (
     ("vision.pixel_mean", "preprocess_cfg.mean", _channels, None),
     ("vision.pixel_std", "preprocess_cfg.std", _deviations, None),
 )
-# Keys that are read, or change nothing for our towers whatever they say.
+# Keys that are read, or that never affect our towers.
 _PASSED = {
     "model_cfg": "embed_dim quick_gelu vision_cfg text_cfg custom_text cast_dtype output_dict "
     "init_logit_scale nonscalar_logit_scale",
@@ -235,41 +235,41 @@ _PASSED = {
     "text_cfg": "context_length width heads layers mlp_ratio pad_id eos_id output_tokens "
     "hf_model_pretrained hf_proj_type hf_pooler_type correct_cls_mask",
 }
-# Values that other keys may have beside null, false and nothing.
+# Values that other keys may have besides null, false and empty ones.
 _ALLOWED = {
     "vision_cfg.pool_type": ("tok",),
-    "vision_cfg.pos_embed_type": ("learnable", "sin_cos_2d"),  # a table of numbers either way
+    "vision_cfg.pos_embed_type": ("learnable", "sin_cos_2d"),  # stored as a table in either case
     "vision_cfg.norm_kwargs": ({"eps": 1e-5},),
     "text_cfg.pool_type": ("argmax", "eos"),
     "text_cfg.proj_type": ("linear",),
     "text_cfg.vocab_size": (VOCABULARY_SIZE,),
     "text_cfg.norm_kwargs": ({"eps": 1e-5},),
 }
-# What the keys mean that make another kind of model.
+# Keys of other kinds of models, and their meaning.
 _KINDS = {
     "model_cfg.multimodal_cfg": "a CoCa, which has a decoder",
     "model_cfg.init_logit_bias": "a SigLIP",
     "vision_cfg.attentional_pool": "an image tower that pools by attention",
-    "vision_cfg.timm_model_name": "an image tower of timm",
-    "text_cfg.hf_model_name": "a text tower of transformers",
+    "vision_cfg.timm_model_name": "an image tower from timm",
+    "text_cfg.hf_model_name": "a text tower from transformers",
     "text_cfg.hf_tokenizer_name": "another tokenizer than CLIP's",
     "text_cfg.no_causal_mask": "a text tower without a causal mask",
-    "text_cfg.embed_cls": "a text tower with a class token, as CoCa's",
+    "text_cfg.embed_cls": "a text tower with a class token, like CoCa's",
 }
 
 
 def read_open_clip(configs: Mapping[str, Json], where: str) -> StatedConfig:
-    """Read open_clip_config.json; nothing is said where it is not there.
+    """Read open_clip_config.json; without it, nothing is stated.
 
-    What it leaves out is open_clip's default: exact GELU, heads of 64 channels in the image tower,
-    8 heads in the text tower, an MLP four times as wide.
+    For omitted values open_clip's defaults apply: exact GELU, heads of 64 channels in the image
+    tower, 8 heads in the text tower, an MLP four times as wide.
 
     Args:
         configs: the files by name.
-        where: names the checkpoint in messages.
+        where: the checkpoint, for messages.
 
     Raises:
-        ValueError: a value is malformed, or of a model that CLIP's towers cannot express.
+        ValueError: a value is malformed, or not supported by CLIP's towers.
     """
     content = configs.get(OPEN_CLIP_FILE)
     if content is None:
@@ -297,7 +297,7 @@ def read_open_clip(configs: Mapping[str, Json], where: str) -> StatedConfig:
 
 
 def _check_section(reader: _Reader, section: str, content: Any) -> None:
-    """Refuse every key that makes another model than one with our towers."""
+    """Reject every key of a model that differs from our towers."""
     if not isinstance(content, Mapping):
         reader.problems.append(f"{section} is {content!r}, expected an object")
         return

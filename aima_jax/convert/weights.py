@@ -1,4 +1,4 @@
-"""Weights files: where they are, and how their arrays are read one at a time."""
+"""Weights files: finding them, and reading their arrays one at a time."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ import numpy as np
 from aima_jax.convert.sidecars import HUGGING_FACE_FILE, OPEN_CLIP_FILE, PREPROCESSOR_FILE
 from aima_jax.files import atomic_write, user_path
 
-# Names of weights in a folder or on the hub, by the file beside them that says what they are.
+# Names of weights in a folder or on the hub, by the config file beside them.
 WEIGHTS = {
     HUGGING_FACE_FILE: (
         "model.safetensors",
@@ -34,8 +34,8 @@ ALL_WEIGHTS = tuple(name for names in WEIGHTS.values() for name in names)
 SIDECARS = (HUGGING_FACE_FILE, PREPROCESSOR_FILE, OPEN_CLIP_FILE)
 DAMAGED = "{path} is truncated or damaged ({reason}): fetch or copy it again"
 TORCH_NEEDED = (
-    "reading {path} needs PyTorch, which is not installed: pip install torch, or take a "
-    "safetensors file, which needs none"
+    "reading {path} needs PyTorch, which is not installed: pip install torch, or use a "
+    "safetensors file, which does not need it"
 )
 
 
@@ -44,13 +44,13 @@ Sidecars = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Weights:
-    """The arrays of a checkpoint, not read yet.
+    """The arrays of a checkpoint, read lazily.
 
     Attributes:
         path: for messages.
         shapes: by name.
-        read: gives one array.
-        sidecars: the files of `SIDECARS` beside it, by name, as far as they are there.
+        read: returns one array.
+        sidecars: the files of `SIDECARS` found beside it, by name.
         metadata: of a safetensors file.
     """
 
@@ -65,8 +65,8 @@ def open_weights(name_or_path: str | pathlib.Path, *, trust_weights: bool = Fals
     """Open a Hugging Face id, a folder, or a file.
 
     Args:
-        name_or_path: as "openai/clip-vit-base-patch16"; or a folder with weights and the config
-            they came with; or a safetensors file, the index of several, or a file of PyTorch.
+        name_or_path: an id such as "openai/clip-vit-base-patch16"; a folder with weights and the
+            config they came with; a safetensors file, the index of several, or a PyTorch file.
         trust_weights: open TorchScript archives, which can run code.
 
     Raises:
@@ -77,7 +77,7 @@ def open_weights(name_or_path: str | pathlib.Path, *, trust_weights: bool = Fals
     if not path.exists():
         if not _is_hub_id(str(name_or_path)):
             raise FileNotFoundError(
-                f"no weights at {name_or_path}: expected a Hugging Face id as "
+                f"no weights at {name_or_path}: expected a Hugging Face id such as "
                 "openai/clip-vit-base-patch16, a folder or a file"
             )
         path = _fetch(str(name_or_path))
@@ -103,7 +103,7 @@ def _weights_in(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _fetch(name: str) -> pathlib.Path:
-    """Path of a model's weights in Hugging Face's cache, fetched if they are not there."""
+    """Path of a model's weights in Hugging Face's cache, fetched if necessary."""
     from huggingface_hub import errors
 
     try:
@@ -113,25 +113,25 @@ def _fetch(name: str) -> pathlib.Path:
             return _from_hub(name, cached=False)
     except errors.RepositoryNotFoundError as error:
         raise FileNotFoundError(
-            f"the Hugging Face hub has no {name} for you ({_reason(error)})"
+            f"the Hugging Face hub has no {name} that you can access ({_reason(error)})"
         ) from None
     except errors.RemoteEntryNotFoundError:
         raise FileNotFoundError(
             f"{name} on the Hugging Face hub has no weights: expected {HUGGING_FACE_FILE} or "
             f"{OPEN_CLIP_FILE}, and one of {', '.join(ALL_WEIGHTS)}"
         ) from None
-    except Exception as error:  # whatever stood in the way: each version has errors of its own
+    except Exception as error:  # the error types differ between versions
         raise FileNotFoundError(
             f"{name} is not a path here, not in the Hugging Face cache, and could not be fetched "
-            f"({_reason(error)}). On a machine with network open "
-            f"https://huggingface.co/{name}/tree/main, put config.json, preprocessor_config.json "
-            "and model.safetensors (or pytorch_model.bin) into a folder here, or "
-            "open_clip_config.json and its weights, and name that folder instead"
+            f"({_reason(error)}). On a machine with a network open "
+            f"https://huggingface.co/{name}/tree/main, copy config.json, preprocessor_config.json "
+            "and model.safetensors (or pytorch_model.bin), or open_clip_config.json and its "
+            "weights, into a folder here, and name that folder instead"
         ) from None
 
 
 def _from_hub(name: str, *, cached: bool) -> pathlib.Path:
-    """Path of a model's weights in the cache: as it is, or brought up to date from the network."""
+    """Path of a model's weights in the cache, as they are or updated from the network."""
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -161,12 +161,12 @@ def _from_hub(name: str, *, cached: bool) -> pathlib.Path:
 
 
 def _fetch_preprocessor(name: str) -> None:
-    """Bring the pixel statistics beside the weights, where the hub has them and can be reached."""
+    """Fetch the pixel statistics to the weights, if the hub has them and can be reached."""
     import huggingface_hub
 
     known = huggingface_hub.try_to_load_from_cache(name, PREPROCESSOR_FILE)
-    if known is None:  # neither there nor known to be absent
-        with contextlib.suppress(Exception):  # each version has errors of its own
+    if known is None:  # neither cached nor known to be absent
+        with contextlib.suppress(Exception):  # the error types differ between versions
             huggingface_hub.hf_hub_download(name, PREPROCESSOR_FILE, local_files_only=False)
 
 
@@ -178,7 +178,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} does not hold a JSON object")
+        raise ValueError(f"{path} does not contain a JSON object")
     return content
 
 
@@ -190,7 +190,7 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
 
 
 def _open_sharded(index: pathlib.Path, sidecars: Sidecars) -> Weights:
-    """Open several files with one index that says which array is in which."""
+    """Open several files with one index that maps arrays to files."""
     weight_map = _weight_map(index)
     files = {}
     for name in sorted(set(weight_map.values())):
@@ -201,7 +201,7 @@ def _open_sharded(index: pathlib.Path, sidecars: Sidecars) -> Weights:
     found = {(key, name) for name, file in files.items() for key in file.shapes}
     if listed != found:
         wrong = ", ".join(sorted(f"{key} in {name}" for key, name in listed ^ found))
-        raise ValueError(f"{index} and its files do not hold the same arrays: {wrong}")
+        raise ValueError(f"{index} and its files do not list the same arrays: {wrong}")
     return Weights(
         index,
         {key: files[name].shapes[key] for key, name in weight_map.items()},
@@ -217,14 +217,14 @@ def _open_file(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> W
 
 
 def is_safetensors(path: pathlib.Path) -> bool:
-    """Whether a file is in the format of safetensors, by what is in it, whatever its name."""
+    """Whether a file is in safetensors format, by its content, not its name."""
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
 def _open_safetensors(path: pathlib.Path, sidecars: Sidecars) -> Weights:
-    """Map a file into memory; each array is read when it is asked for."""
+    """Memory-map a file; each array is read on demand."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -238,10 +238,10 @@ def _open_safetensors(path: pathlib.Path, sidecars: Sidecars) -> Weights:
 def write_safetensors(
     path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Write a file, complete or not at all, and its folder if need be.
+    """Write a file atomically, creating its folder if necessary.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -250,19 +250,19 @@ def write_safetensors(
     try:
         with atomic_write(path) as temporary:
             save_file(dict(arrays), temporary, dict(metadata))
-            temporary.chmod(0o644)  # safetensors leaves it to its owner alone
+            temporary.chmod(0o644)  # safetensors makes it readable only by the owner
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from None
 
 
 def _open_torch(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> Weights:
-    """Read a state dict, or a TorchScript archive where it is trusted."""
+    """Read a state dict, or a TorchScript archive if trusted."""
     zipped = zipfile.is_zipfile(path)  # files older than PyTorch 1.6 are not archives
     script = zipped and _is_torchscript(path)
     if script and not trust_weights:
         raise ValueError(
-            f"{path} is a TorchScript archive, which can run code: if you know where it is from, "
-            "set trust_weights=True (--trust_weights, or --config.trust_weights=True of run.py)"
+            f"{path} is a TorchScript archive, which can run code: if you trust its source, set "
+            "trust_weights=True (--trust_weights, or --config.trust_weights=True in run.py)"
         )
     try:
         import torch
@@ -275,8 +275,8 @@ def _open_torch(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> 
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} is damaged, or holds more than weights, which could run code: fetch it again, "
-            "or save its state dict alone"
+            f"{path} is damaged, or contains more than weights, which could run code: fetch it "
+            "again, or save only its state dict"
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError) as error:
         raise ValueError(DAMAGED.format(path=path, reason=_reason(error))) from None
@@ -290,16 +290,16 @@ def _open_torch(path: pathlib.Path, sidecars: Sidecars, trust_weights: bool) -> 
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what a library says; it may say much, or nothing."""
+    """The first line of a library's error message, which may be long or empty."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _is_torchscript(path: pathlib.Path) -> bool:
-    """Tell it from a state dict, once the checksums are right, which PyTorch leaves unchecked."""
+    """Distinguish it from a state dict, after verifying the checksums, which PyTorch ignores."""
     try:
         with zipfile.ZipFile(path) as archive:
             if broken := archive.testzip():
-                raise zipfile.BadZipFile(f"{broken} in it is not what was written")
+                raise zipfile.BadZipFile(f"{broken} in it has a wrong checksum")
             names = archive.namelist()
     except zipfile.BadZipFile as error:
         raise ValueError(DAMAGED.format(path=path, reason=error)) from None
@@ -307,12 +307,12 @@ def _is_torchscript(path: pathlib.Path) -> bool:
 
 
 def _state_dict(path: pathlib.Path, content: Any) -> dict[str, Any]:
-    """Take the weights out of what training code saved around them."""
+    """Extract the weights from what training code saved."""
     for wrapping in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
             content = content[wrapping]
     if not isinstance(content, Mapping) or not all(hasattr(x, "shape") for x in content.values()):
-        raise ValueError(f"{path} does not hold a state dict, a table of arrays by name")
+        raise ValueError(f"{path} does not contain a state dict, a table of arrays by name")
     if content and all(name.startswith("module.") for name in content):  # DistributedDataParallel
         content = {name.removeprefix("module."): x for name, x in content.items()}
     return dict(content)

@@ -1,4 +1,4 @@
-"""A prepared dataset, opened: labels in memory, pictures in ArrayRecord files; its categories."""
+"""An open prepared dataset: labels in memory, pictures in ArrayRecord files; its categories."""
 
 import hashlib
 import pathlib
@@ -22,14 +22,14 @@ class Split:
     Attributes:
         dataset: its name, with the builder's config.
         split: "train", "val" or "test".
-        schema: what the attributes mean.
-        wording: how they are put into words.
+        schema: the meaning of the attributes.
+        wording: their words.
         traits: {"cameras": bool, "query_folder": str or None, "identities": bool}.
         attributes: bits of the schema.
-        identity: who it is, as the dataset numbers people; -1 where unknown.
-        camera: which camera took it; -1 where unknown.
+        identity: the dataset's number for the person; -1 if unknown.
+        camera: the dataset's number for the camera; -1 if unknown.
         filename: path below the dataset's root.
-        checksum: of the records: the same wherever the dataset is prepared.
+        checksum: of the records; the same wherever the dataset is prepared.
     """
 
     dataset: str
@@ -49,14 +49,14 @@ class Split:
         return len(self._records)
 
     def bytes(self, index: int) -> bytes:
-        """Return a picture as it is stored, JPEG or PNG.
+        """Return a picture's stored bytes, JPEG or PNG.
 
         Raises:
             ValueError: the record cannot be read.
         """
         try:
             return self._pictures[int(self._records[index])]
-        # ArrayRecord and TFDS do not say what they raise.
+        # ArrayRecord and TFDS do not document what they raise.
         except Exception as error:
             raise ValueError(f"{self._name(index)}: its record cannot be read ({error})") from error
 
@@ -69,7 +69,7 @@ class Split:
         """Decode pictures and resize them to `image_size`, height and width; into `out` if given.
 
         Raises:
-            ValueError: naming the picture that cannot be read or decoded.
+            ValueError: a picture cannot be read or decoded; the message names it.
         """
         if out is None:
             out = np.empty((len(indices), *image_size, 3), np.uint8)
@@ -79,7 +79,7 @@ class Split:
         return out
 
     def take(self, indices: Int[np.ndarray, "subset"]) -> "Split":
-        """Return some of the pictures, in the order of `indices`; the checksum tells which."""
+        """Return the pictures of `indices`, in their order; the checksum identifies them."""
         records = self._records[indices]
         digest = hashlib.sha256(self.checksum.encode() + records.astype("<i8").tobytes())
         return replace(
@@ -101,9 +101,9 @@ class Dataset:
     """A prepared dataset, as its manifest describes it.
 
     Attributes:
-        folder: where it is.
+        folder: its folder.
         name: with the builder's config.
-        schema, wording, traits: as of `Split`.
+        schema, wording, traits: as in `Split`.
         counts: pictures in each split.
         contents: checksum of each split's records.
     """
@@ -117,7 +117,7 @@ class Dataset:
     contents: Mapping[str, str]
 
     def has(self, split: str) -> bool:
-        """Tell whether there is such a split, with pictures in it."""
+        """Return whether the split exists and is not empty."""
         return bool(self.counts.get(split))
 
     def split(self, split: str) -> Split:
@@ -129,7 +129,7 @@ class Dataset:
         if not self.has(split):
             found = (f"{name} with {count} pictures" for name, count in self.counts.items())
             raise ValueError(
-                f"{self.folder}: no pictures for the split {split!r}; there is {', '.join(found)}"
+                f"{self.folder}: no pictures for the split {split!r}; found {', '.join(found)}"
             )
         return Split(
             dataset=self.name,
@@ -145,12 +145,12 @@ class Dataset:
 
 
 def open_dataset(folder: pathlib.Path) -> Dataset:
-    """Open a prepared dataset, after all its files were checked against the manifest.
+    """Open a prepared dataset after checking all its files against the manifest.
 
-    A process reads them for that once, however often it opens the dataset.
+    A process checks them only once, however often it opens the dataset.
 
     Args:
-        folder: as `prepared_folder` returns it.
+        folder: as returned by `prepared_folder`.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -177,10 +177,10 @@ def categories(
 
 
 def hold_out_categories(split: Split, count: int, *, seed: int) -> tuple[Split, Split]:
-    """Split off all pictures of `count` random categories: return the others, and these.
+    """Split off all pictures of `count` random categories: return the rest and the split-off part.
 
     Raises:
-        ValueError: there are not more than `count` categories.
+        ValueError: the split has no more than `count` categories.
     """
     table, category = categories(split.attributes)
     if not 0 < count < len(table):
@@ -194,7 +194,7 @@ def hold_out_categories(split: Split, count: int, *, seed: int) -> tuple[Split, 
 
 
 class _Pictures:
-    """The encoded pictures of a split's records, by the record's number."""
+    """The encoded pictures of a split, by record number."""
 
     def __init__(self, folder: pathlib.Path, split: str):
         import tensorflow_datasets as tfds
@@ -208,6 +208,6 @@ class _Pictures:
         self._parse = proto.Example.FromString
 
     def __getitem__(self, record: int) -> bytes:
-        # TFDS's own decoder of features takes four times as long (benchmarks/input_pipeline.py).
+        # TFDS's own feature decoder takes four times as long (benchmarks/input_pipeline.py).
         example = self._parse(self._source[record])
         return example.features.feature["image"].bytes_list.value[0]

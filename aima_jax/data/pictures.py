@@ -1,7 +1,7 @@
-"""The one way to open a picture: a builder, training and search get the same pixels.
+"""The one way to open a picture, so that builders, training and search get the same pixels.
 
-A picture stands as its EXIF data says, is RGB, and is resized by the bilinear filter that smooths
-where it makes a picture smaller: that of Pillow, and so of torchvision's Resize, which IRRA uses.
+A picture is oriented by its EXIF data, converted to RGB, and resized by Pillow's antialiasing
+bilinear filter, which torchvision's Resize, and so IRRA, uses.
 """
 
 import collections
@@ -18,14 +18,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from aima_jax.files import is_clutter
 
-# Crops of people are a thousand times smaller; what is larger is damaged or an attack.
+# Crops of people are a thousand times smaller; a larger picture is damaged or an attack.
 MAX_PIXELS = 2**24
-# Of the pictures in a dataset's records, and of those in folders that people have.
+# For pictures in a dataset's records, and for pictures in users' folders.
 RECORD_FORMATS = ("JPEG", "PNG")
 FORMATS = (*RECORD_FORMATS, "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
-# What turns a picture upright, by EXIF's orientation; what that does to its axes.
+# By EXIF orientation: the transposition that turns a picture upright, and its effect on the axes.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,24 +45,24 @@ _Result = TypeVar("_Result")
 
 
 def is_picture_name(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a picture by its name, and not what a system leaves beside pictures."""
+    """Return whether a file is a picture by its name, and not system clutter beside pictures."""
     return pathlib.PurePath(path).suffix.lower() in SUFFIXES and not is_clutter(path)
 
 
 def open_picture(
     source: Source, *, name: str = "the picture", formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
-    """Open a picture in full, upright and RGB.
+    """Decode a picture completely, upright and in RGB.
 
     Args:
         source: the bytes of a file, its path, a PIL image, or an array of RGB pixels.
-        name: of a picture that has no path, for messages.
-        formats: those that are accepted, as Pillow names them.
+        name: for messages about a picture without a path.
+        formats: accepted formats, as Pillow names them.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: naming the picture, where it is not one, is damaged, or has more than
-            `MAX_PIXELS` pixels.
+        ValueError: it is not a picture, is damaged, or has more than `MAX_PIXELS` pixels; the
+            message names it.
     """
     return _open(source, name, formats)[0]
 
@@ -107,13 +107,13 @@ def in_threads(
     threads: int = 0,
     ahead: int = 64,
 ) -> Iterator[_Result]:
-    """Yield `function(item)` of each item in order, computed at most `ahead` items ahead.
+    """Yield `function(item)` for each item in order, computed at most `ahead` items ahead.
 
     Args:
-        function: raises what the iterator then raises.
-        items: drawn as they are needed, by the thread that iterates.
-        threads: 0: one for each core, at most 8, since Python holds its lock for part of a picture.
-        ahead: items that are computed while the first of them is waited for.
+        function: its exceptions are raised by the iterator.
+        items: consumed as needed, by the iterating thread.
+        threads: 0: one per core, at most 8, since decoding partly holds the GIL.
+        ahead: items computed while the first of them is awaited.
     """
     workers = threads or min(os.cpu_count() or 1, 8)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="in_threads")
@@ -132,7 +132,7 @@ def in_threads(
 def _open(
     source: Source, name: str, formats: tuple[str, ...], fit: tuple[int, int] | None = None
 ) -> tuple[Image.Image, _Box | None]:
-    """A picture upright and RGB, and the part that it fills, where it is large, to be fitted."""
+    """An upright RGB picture and, if it is large and to be fitted, the box that it fills."""
     if isinstance(source, np.ndarray):
         shape, dtype = source.shape, source.dtype
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or not source.size:
@@ -151,13 +151,13 @@ def _open(
         with Image.open(file, formats=formats) as picture:
             return _upright(picture, fit)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{name}: there is no such picture") from None
-    # Pillow reports damage by whatever its decoders happen to raise.
+        raise FileNotFoundError(f"{name}: no such picture") from None
+    # On damage, Pillow's decoders raise exceptions of many types.
     except Exception as error:
         reason = str(error)
         if isinstance(error, UnidentifiedImageError):
             size = len(source) if isinstance(source, bytes) else os.path.getsize(name)
-            reason = "it does not begin as one" if size else "the file is empty"
+            reason = "unknown format" if size else "the file is empty"
         raise ValueError(
             f"{name}: cannot be decoded ({reason}); expected a {' or '.join(formats)} picture of "
             f"at most {MAX_PIXELS} pixels"
@@ -168,33 +168,33 @@ def _upright(picture: Image.Image, fit: tuple[int, int] | None) -> tuple[Image.I
     if picture.width * picture.height > MAX_PIXELS:
         raise ValueError(f"it has {picture.width}×{picture.height} pixels")
     if picture.format not in ("JPEG", "MPO"):
-        picture.load()  # EXIF data may stand behind the pixels, and a TIFF turns as it is loaded
+        picture.load()  # EXIF data may follow the pixels, and a TIFF is rotated while loading
     orientation, box = _orientation(picture), None
     if fit is not None:
         height, width = reversed(fit) if orientation in _SWAPS_AXES else fit
-        # The JPEG decoder halves a picture at far less cost than a filter does. With a factor
-        # of two left to the filter, the result is all but the same.
+        # The JPEG decoder halves a picture at far less cost than the filter. With a factor of two
+        # left to the filter, the result is nearly the same.
         if drafted := picture.draft(None, (2 * width, 2 * height)):
             box = _turned(drafted[1], picture.size, orientation)
     picture.load()
     if orientation in _TURNS:
         picture = picture.transpose(_TURNS[orientation])
     if picture.mode.startswith("I;16"):
-        # 16-bit grey, of which Pillow would cut off what is above 255.
+        # 16-bit grey, which Pillow would clip at 255.
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     return picture if picture.mode == "RGB" else picture.convert("RGB"), box
 
 
 def _orientation(picture: Image.Image) -> int | None:
-    """EXIF's orientation; None where there is none, or none that can be read."""
+    """EXIF's orientation; None if it is missing or unreadable."""
     try:
         return picture.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # whatever Pillow's reader meets in damaged EXIF data
+    except Exception:  # Pillow raises many types on damaged EXIF data
         return None
 
 
 def _turned(box: _Box, size: tuple[int, int], orientation: int | None) -> _Box:
-    """Where a box at the upper left of a picture of a size is once that stands upright."""
+    """The place of a box at the upper left of a picture of that size after turning it upright."""
     width, height = box[2:]
     columns, rows = size
     if orientation in _SWAPS_AXES:

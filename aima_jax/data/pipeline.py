@@ -1,7 +1,7 @@
-"""Batches of decoded pictures, made by threads ahead of their use.
+"""Batches of decoded pictures, prefetched by threads.
 
-The order is Grain's: a pseudo-random permutation for each epoch that is computed index by index, so
-that the batch of any step is known without those before it.
+The order is Grain's: a pseudo-random permutation for each epoch, computed index by index, so that
+the batch of any step is known without computing earlier ones.
 """
 
 import contextlib
@@ -20,40 +20,40 @@ Batch = dict[str, np.ndarray]
 # Writes the pictures of some indices into an array.
 _Fill = Callable[[Int[np.ndarray, "batch"], UInt8[np.ndarray, "batch height width 3"]], object]
 
-# Pictures that a thread takes at once: few, so that all threads share one batch.
+# Pictures per task of a thread: few, so that all threads share one batch.
 _TASK = 8
 
 
 class TrainBatches:
     """The training batches of this host, from `start_step` to the last step.
 
-    An epoch is a permutation of the split, less the remainder that fills no batch. The batch of
-    step s depends on (seed, s) alone. Of its B rows, host p of P holds those from p·B/P to
+    An epoch is a permutation of the split without the remainder that does not fill a batch. The
+    batch of step s depends on (seed, s) alone. Of its B rows, host p of P holds rows p·B/P to
     (p+1)·B/P.
 
     Iterating yields {"image": uint8[B/P, height, width, 3], "category": int32[B/P], "index":
-    int32[B/P]}; the index is that of the picture in the split.
+    int32[B/P]}; the index is the picture's position in the split.
 
     Args:
         split: the pictures.
-        category: of each of them.
-        batch_size: pictures a step, of all hosts together.
+        category: of each picture.
+        batch_size: pictures per step, over all hosts.
         image_size: height and width in pixels.
         seed: of the order.
         epochs: passes over the split.
         process_index: this host.
-        process_count: how many there are.
-        threads: that decode; 0: one for each core, at most 8.
-        prefetch: batches made ahead.
-        start_step: the first that is yielded.
+        process_count: number of hosts.
+        threads: decoding threads; 0: one per core, at most 8.
+        prefetch: number of prefetched batches.
+        start_step: the first step to yield.
         cache: "host" decodes the split once and keeps it in memory; "none" decodes in each epoch.
 
     Attributes:
         waited: seconds spent waiting for a batch so far.
 
     Raises:
-        ValueError: the split is smaller than a batch, or the hosts do not divide it; while
-            iterating, naming the picture that cannot be decoded.
+        ValueError: the split is smaller than a batch, or the batch is not a multiple of the hosts;
+            while iterating, a picture cannot be decoded; the message names it.
     """
 
     def __init__(
@@ -92,16 +92,16 @@ class TrainBatches:
         self._threads = threads
         self._prefetch = prefetch
         self._cache = cache
-        # Grain adds the epoch to the seed, so that neighbouring seeds would share their orders.
+        # Grain adds the epoch to the seed: without this, adjacent seeds would share permutations.
         spread = np.random.SeedSequence(seed).generate_state(1)
         self._order = grain.MapDataset.range(len(split)).shuffle(seed=int(spread[0]))
 
     def __len__(self) -> int:
-        """The steps of the whole run, those before `start_step` included."""
+        """The number of steps of the whole run, including steps before `start_step`."""
         return self.steps_per_epoch * self.epochs
 
     def indices(self, step: int) -> Int32[np.ndarray, "batch"]:
-        """The pictures of a step, of all hosts, without decoding them."""
+        """The indices of a step's pictures, over all hosts."""
         return self._indices(step, range(self.batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -121,7 +121,7 @@ class TrainBatches:
                 yield batch
 
     def _unfilled(self, step: int) -> tuple[Batch, Int32[np.ndarray, "rows"]]:
-        """A batch that lacks its pictures yet, and which those are."""
+        """A batch without its pictures, and their indices."""
         index = self._indices(step, self._rows)
         image = np.empty((len(index), *self.image_size, 3), np.uint8)
         return {"image": image, "category": self.category[index], "index": index}, index
@@ -148,21 +148,21 @@ def evaluation_batches(
     process_count: int = 1,
     threads: int = 0,
 ) -> Iterator[UInt8[np.ndarray, "rows height width 3"]]:
-    """Yield this host's rows of the batches that hold every picture of a split once, in order.
+    """Yield this host's rows of batches that contain every picture of a split once, in order.
 
-    The last batch is filled up with black pictures, so that all have one shape and all hosts get
-    the same number.
+    The last batch is padded with black pictures, so that all have one shape and all hosts get the
+    same number.
 
     Args:
         split: the pictures.
-        batch_size: of all hosts together.
+        batch_size: over all hosts.
         image_size: height and width in pixels.
         process_index: this host.
-        process_count: how many there are.
-        threads: that decode; 0: one for each core, at most 8.
+        process_count: number of hosts.
+        threads: decoding threads; 0: one per core, at most 8.
 
     Raises:
-        ValueError: the hosts do not divide a batch, or a picture cannot be decoded.
+        ValueError: the batch is not a multiple of the hosts, or a picture cannot be decoded.
     """
     rows = _rows_of_host(batch_size, process_index, process_count)
 
@@ -189,11 +189,11 @@ def decode_all(
     Args:
         split: the pictures.
         image_size: height and width in pixels.
-        indices: which pictures, in which order; all by default.
-        threads: that decode; 0: one for each core, at most 8.
+        indices: the pictures and their order; all by default.
+        threads: decoding threads; 0: one per core, at most 8.
 
     Raises:
-        ValueError: naming the picture that cannot be decoded.
+        ValueError: a picture cannot be decoded; the message names it.
     """
     if indices is None:
         indices = np.arange(len(split))
@@ -219,14 +219,14 @@ def _made_ahead(
     threads: int,
     prefetch: int,
 ) -> Generator[Batch]:
-    """Yield batches in order, filled with their pictures, while the next ones are in the making.
+    """Yield batches in order, filled with their pictures, while filling the next ones.
 
     Args:
-        unfilled: batches of `rows` rows, and the pictures that the first of these hold.
+        unfilled: batches of `rows` rows, and the pictures for the first of these rows.
         fill: reads pictures into an array.
         rows: of a batch.
-        threads: as of `in_threads`.
-        prefetch: batches made ahead.
+        threads: as in `in_threads`.
+        prefetch: number of prefetched batches.
     """
 
     def parts() -> Iterator[tuple[Batch, Int32[np.ndarray, "rows"], slice, bool]]:

@@ -1,7 +1,7 @@
-"""A prepared dataset on disk: what its builder writes, and whether it still is what was written.
+"""A prepared dataset on disk: the files that its builder writes, and their verification.
 
-Beside TFDS's files there are `labels-<split>.npz`, so that labels can be had without pictures, and
-`manifest.json`. That is written last, says what the dataset is, and has a checksum of every file.
+Beside TFDS's files there are `labels-<split>.npz`, to read labels without pictures, and
+`manifest.json`, which is written last, describes the dataset and has a checksum of every file.
 """
 
 import pathlib
@@ -31,18 +31,18 @@ def write_manifest(
     contents: dict[str, str],
     sources: dict[str, str] | None = None,
 ) -> None:
-    """Mark a folder as complete: everything else has to be there already.
+    """Mark a folder as complete; everything else must already be there.
 
     Args:
         folder: the prepared dataset.
         dataset: its name, with the builder's config.
-        schema: the attribute schema, as `AttributeSchema.to_dict` gives it.
-        wording: how it is put into words, as `Wording.to_dict` gives it.
+        schema: the attribute schema, as returned by `AttributeSchema.to_dict`.
+        wording: its wording, as returned by `Wording.to_dict`.
         traits: {"cameras": bool, "query_folder": str or None, "identities": bool}.
         counts: pictures in each split.
         contents: checksum of each split's records; it is the same wherever the dataset is prepared,
-            while TFDS's files differ from time to time.
-        sources: checksums of raw files whose change makes the folder outdated.
+            although TFDS's files may differ.
+        sources: checksums of raw files that make the folder stale if they change.
     """
     content = {
         "format": FORMAT,
@@ -63,7 +63,7 @@ def read_manifest(folder: pathlib.Path, *, version: int = FORMAT) -> dict[str, A
 
     Args:
         folder: the prepared dataset.
-        version: of the format; 1 is read for `aima prepare` alone, which writes it anew.
+        version: of the format; only `aima prepare` reads version 1, to rewrite it.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -85,20 +85,20 @@ def read_manifest(folder: pathlib.Path, *, version: int = FORMAT) -> dict[str, A
         dataset = manifest["dataset"]
         data_dir = folder.parents[len(dataset.split("/"))]
         raise ValueError(
-            f"{path} has format 1, of an earlier version; write it anew by: aima prepare "
+            f"{path} has format 1, from an earlier version; rewrite it with: aima prepare "
             f"{dataset} --data_dir={shlex.quote(str(data_dir))}"
         )
     raise ValueError(
-        f"{path} has format {found}; expected {version}: update AIMA-JAX, or give another data_dir"
+        f"{path} has format {found}; expected {version}: update AIMA-JAX, or set another data_dir"
     )
 
 
 def read_verified(folder: pathlib.Path, *, version: int = FORMAT) -> dict[str, Any]:
-    """Read every file of a prepared folder, at most once in a process, and return its manifest.
+    """Verify every file of a prepared folder, at most once per process, and return its manifest.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: naming every file that is damaged or missing; or as `read_manifest`.
+        ValueError: files are damaged or missing; the message names each; or as `read_manifest`.
     """
     manifest = read_manifest(folder, version=version)
     problems = compare(folder, manifest["files"], leave_out=MANIFEST)
@@ -115,7 +115,7 @@ _ADVICE = "move the folder away and prepare the dataset again"
 
 
 def write_labels(folder: pathlib.Path, split: str, labels: SplitLabels) -> None:
-    """Write attributes, identity, camera and filename of a split's records, in their order."""
+    """Write attributes, identity, camera and filename of a split's records, in order."""
     arrays: dict[str, Any] = dict(labels)
     np.savez_compressed(folder / labels_file(split), **arrays)
 
@@ -132,13 +132,13 @@ def labels_file(split: str) -> str:
 
 
 def prepared_folder(config: ConfigDict) -> pathlib.Path:
-    """Return the prepared folder of `config.dataset`, prepared by the first host if need be.
+    """Return the folder of `config.dataset`; the first host prepares it if necessary.
 
-    Nothing else in `aima_jax` imports builders than this and the two functions below.
+    Only this and the two functions below import builders into `aima_jax`.
 
     Raises:
-        FileNotFoundError: neither prepared nor raw files are there.
-        ValueError: the raw files are not what they should be, or no such dataset is known.
+        FileNotFoundError: neither prepared nor raw files are found.
+        ValueError: the raw files are invalid, or the dataset is unknown.
     """
     import jax
     from jax.experimental import multihost_utils
@@ -154,7 +154,7 @@ def prepared_folder(config: ConfigDict) -> pathlib.Path:
     if folder is None:
         raise FileNotFoundError(
             f"{config.dataset} is not prepared in config.data_dir={config.data_dir!r} on host "
-            f"{jax.process_index()}; all hosts need the same shared folder, or each its own copy"
+            f"{jax.process_index()}; all hosts need one shared folder, or a copy each"
         )
     return folder
 
@@ -162,7 +162,7 @@ def prepared_folder(config: ConfigDict) -> pathlib.Path:
 def common_meanings(
     schema: AttributeSchema,
 ) -> dict[str, tuple[tuple[str, ...] | None, tuple[str, ...] | None]]:
-    """Return what the bits of a schema mean in the builders' common vocabulary.
+    """Return the meaning of a schema's bits in the builders' common vocabulary.
 
     Raises:
         ValueError: there is no table for the schema.
@@ -171,14 +171,14 @@ def common_meanings(
 
     if schema.name not in MEANINGS or schema.names != SCHEMAS[schema.name].names:
         raise ValueError(
-            f"no table says what the attributes of {schema.name!r} mean elsewhere; there are "
+            f"no table maps the attributes of {schema.name!r} to the common vocabulary; there are "
             f"tables for {', '.join(MEANINGS)} (tfds_builders/upar/mapping.py)"
         )
     return MEANINGS[schema.name]
 
 
 def may_share_pictures(trained: str, asked: str) -> bool:
-    """Tell whether the test split of one dataset may hold training pictures of another."""
+    """Return whether the test split of one dataset may contain training pictures of another."""
     from tfds_builders import prepare
 
     return prepare.common_pictures(trained, asked)

@@ -1,4 +1,4 @@
-"""Evaluation: `evaluate(config, workdir)`, and the metrics by themselves."""
+"""Evaluation: `evaluate(config, workdir)`, and the metrics on their own."""
 
 from aima_jax.evaluation.evaluate import evaluate, results_table
 from aima_jax.evaluation.metrics import retrieval_metrics

@@ -1,9 +1,8 @@
-"""A model asked about another dataset's people, with what both schemas can say. [ours]
+"""Evaluation of a model on a dataset with another schema, in the shared attributes. [ours]
 
-A table says what the bits of a schema mean in a common vocabulary: of each bit of that the schema's
-bits of which one says that it holds, and those of which one says that it does not; one of the two
-may be None, for "whenever none of the other holds". Where both are said, or neither, nothing is
-known.
+A table maps a schema to a common vocabulary. For each bit of the vocabulary it has the schema's
+bits that each imply it, and the bits that each imply its absence; either may be None, for "if none
+of the other is set". If both or neither are implied, the bit is unknown.
 """
 
 import dataclasses
@@ -37,27 +36,27 @@ def evaluate_cross(
     own: Meanings,
     others: Meanings,
 ) -> dict[str, Any]:
-    """Ask for every distinct description that a dataset's labels give in the shared bits.
+    """Query every distinct description in the shared bits that occurs in a dataset's labels.
 
-    An image is relevant if its labels say the same in them; one that says less or more without
-    contradiction may or may not be right, and is taken out of the query's gallery.
+    An image is relevant if its labels give the same shared bits; an image whose labels give fewer
+    or more, without contradiction, is undecided and removed from the query's gallery.
 
     Args:
         template: of the model, with its schema and wording.
-        encode: returns the features of sentences, L2-normalised as are the gallery's.
+        encode: returns the L2-normalised features of sentences.
         bank: of the model.
-        images, attributes, schema: of the other dataset's gallery.
-        own, others: what the bits of the model's and of the dataset's schema mean.
+        images, attributes, schema: of the other dataset's gallery; L2-normalised features.
+        own, others: the meaning of the bits of the model's and of the dataset's schema.
 
     Returns:
-        "attributes" (the shared bits), "queries", "without_category" (queries with which no
-        category of the bank agrees, asked by their own sentence), and by "posterior" over the bank
-        and by "cosine" of the partial sentence R1, R5, R10, mAP and mINP; "random"; and under
-        "bits", for each bit that some labels say to hold and some not to, the AUC of its posterior
-        and as "base" the share of images that have it, among those whose labels tell.
+        "attributes" (the shared bits), "queries", "without_category" (queries that no category of
+        the bank agrees with, which are scored by their own sentence), and by "posterior" over the
+        bank and by "cosine" of the partial sentence R1, R5, R10, mAP and mINP; "random"; and under
+        "bits", for each bit that some labels affirm and some deny, the AUC of its posterior and as
+        "base" the share of images that have it, among images with a known value.
 
     Raises:
-        ValueError: nothing is shared.
+        ValueError: no attribute is shared.
     """
     shared = [bit for bit in own if bit in others]
     if not shared:
@@ -111,7 +110,7 @@ def translate(
     meanings: Meanings,
     shared: Sequence[str],
 ) -> SharedStatements:
-    """Return what bits of a schema say of shared ones: 1 it holds, -1 it does not, 0 nothing."""
+    """Translate bits of a schema into shared bits: 1 present, -1 absent, 0 unknown."""
     place = {name: number for number, name in enumerate(schema.names)}
     said = np.zeros((len(attributes), len(shared)), np.int8)
     for column, bit in enumerate(shared):
@@ -131,11 +130,11 @@ def shared_description(
     meanings: Meanings,
     shared: Sequence[str],
 ) -> Description:
-    """Return what statements about shared bits say in a model's own schema, where it holds.
+    """Return the description in a model's own schema that shared statements affirm.
 
-    A statement of which several bits can be the reason names one where the other statements rule
-    out the rest: trousers or shorts that are short are shorts. What does not hold is said where
-    every sentence says it, as "a man" is.
+    If several bits can imply a statement, one is named if the other statements rule out the rest:
+    trousers or shorts that are short are shorts. Absences are included only where every sentence
+    states them, like "a man".
     """
     lacking, reasons = set(), []
     for bit, value in zip(shared, said.tolist(), strict=True):
@@ -170,7 +169,7 @@ def _single_bits(
     images: Float[np.ndarray, "gallery dim"],
     gallery_said: SharedStatements,
 ) -> dict[str, dict[str, float]]:
-    """AUC of each shared bit's posterior, given that the bit is told, and the share that has it."""
+    """AUC of each shared bit's posterior, over images with a known value, and the bit's share."""
     holding, lacking = (
         dataclasses.replace(bank, attributes=known == sign).attribute_probabilities(images)
         for sign in (1, -1)
@@ -186,6 +185,6 @@ def _single_bits(
 
 
 def _contradictions(a: SharedStatements, b: SharedStatements) -> Bool[np.ndarray, "a b"]:
-    """Whether the one says of some bit that it holds, and the other that it does not."""
+    """Whether one affirms a bit that the other denies."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     return np.abs(a) @ np.abs(b).T > a @ b.T

@@ -1,4 +1,4 @@
-"""Features of pictures and sentences: the one encoder of validation, evaluation and search."""
+"""Features of pictures and sentences: the encoder for validation, evaluation and search."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -21,16 +21,16 @@ Encode = Callable[[Parameters, Array], Float[Array, "batch dim"]]
 
 
 class Encoder:
-    """An encoder in batches of one shape over all devices of all hosts, compiled once a shape.
+    """An encoder in fixed-size batches over all devices of all hosts, compiled once per shape.
 
     All features are L2-normalised, so that their product is the cosine similarity.
 
     Args:
         skeleton: the model, which may be abstract: its parameters are given with each call.
         mesh: all devices by default.
-        batch_size: rows encoded at once, rounded up so that the devices divide it; by default what
-            suits a few queries: they fill a batch, too, which is slow on a CPU where it is large.
-        deterministic: give the same bits every time, on a GPU as well.
+        batch_size: rows encoded at once, rounded up to a multiple of the devices; the default suits
+            a few queries, which are padded to a batch: a large batch is slow on a CPU.
+        deterministic: be bitwise reproducible, also on a GPU.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Encoder:
             params: of the model.
             split: the pictures.
             image_size: height and width in pixels.
-            threads: that decode; 0: one for each core, at most 8.
+            threads: decoding threads; 0: one per core, at most 8.
         """
         batches = evaluation_batches(
             split,
@@ -93,7 +93,7 @@ class Encoder:
     def texts(
         self, params: Parameters, texts: Sequence[str], *, width: int = CONTEXT_LENGTH
     ) -> Float[np.ndarray, "query dim"]:
-        """Encode texts, as `width` tokens each where all are as short as that.
+        """Encode texts, padded to `width` tokens if all fit.
 
         Raises:
             ValueError: a text is longer than the model's context.
@@ -105,14 +105,14 @@ class Encoder:
     def pictures(
         self, params: Parameters, pixels: Iterable[UInt8[np.ndarray, "height width 3"]]
     ) -> Iterator[Float[np.ndarray, "dim"]]:
-        """Encode one picture after the other; a batch is encoded while the next is drawn."""
+        """Encode pictures in order; a batch is encoded while the next is read."""
         for features in self._encode(self._images, params, self._batches(pixels)):
             yield from features
 
     def _batches(
         self, rows: Iterable[Shaped[np.ndarray, "..."]]
     ) -> Iterator[tuple[Shaped[np.ndarray, "local ..."], int]]:
-        """This host's part of each batch, the last filled up, and how many rows are left."""
+        """This host's part of each batch, the last one padded, and the number of rows left."""
         rows, local = iter(rows), self.batch_size // jax.process_count()
         first = jax.process_index() * local
         while batch := list(islice(rows, self.batch_size)):

@@ -1,5 +1,6 @@
 """From a checkpoint to results.json: encode, rank by each protocol, report."""
 
+import dataclasses
 import functools
 import logging
 import pathlib
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
@@ -20,7 +22,7 @@ from aima_jax.evaluation.cross import evaluate_cross
 from aima_jax.evaluation.encoder import Encoder
 from aima_jax.evaluation.metrics import METRICS, random_ranking
 from aima_jax.evaluation.partial import PartialQueries
-from aima_jax.evaluation.posterior import load_bank
+from aima_jax.evaluation.posterior import Bank, EncodeTexts, load_bank
 from aima_jax.evaluation.protocols import AVERAGE_PRECISION, GalleryLabels, evaluate_rankings
 from aima_jax.evaluation.report import Ranking, write_report
 from aima_jax.evaluation.similarity import GalleryFeatures, first_places
@@ -28,7 +30,8 @@ from aima_jax.fields import check_config
 from aima_jax.files import atomic_write, user_path, write_json
 from aima_jax.parameters import flatten
 from aima_jax.sharding import make_mesh
-from aima_jax.text import build_text_table
+from aima_jax.text import tokenize
+from aima_jax.text.table import table_width
 from aima_jax.workdir import METRICS_FILE, RANKINGS, REPORT, RESULTS, locked_workdir, record_start
 
 _REPORTED_QUERIES = 12
@@ -39,21 +42,20 @@ _log = logging.getLogger(__name__)
 
 
 def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
-    """Evaluate the chosen checkpoint of a workdir on a test split, and write its results.
+    """Evaluate the selected checkpoint of a workdir on a test split, and write its results.
 
     The model, its schema, prompt template and training categories come from the checkpoint; the
-    dataset, the protocols and the places from the config. Results of another dataset than the
-    model was trained on have files of their own, `results-<dataset>.json` and so on. On a dataset
-    with other attributes, what both know is asked (see `evaluate_cross`), whatever the protocols.
+    dataset, the protocols and the paths from the config. Results on a dataset other than the
+    training dataset have files of their own, `results-<dataset>.json` and so on. A dataset with
+    other attributes is queried in the shared ones (see `evaluate_cross`), whatever the protocols.
 
     Returns:
-        What `results.json` in the workdir holds then: see docs/architecture.md.
+        The contents of `results.json` in the workdir: see docs/architecture.md.
 
     Raises:
         FileNotFoundError: there is no sound checkpoint, or no such dataset.
-        ValueError: a field of the config is wrong, another process works in the workdir, nothing
-            says what the dataset's attributes mean in the model's, or no query has a relevant
-            image.
+        ValueError: a field of the config is invalid, another process is using the workdir, no table
+            maps the dataset's attributes to the model's, or no query has a relevant image.
     """
     check_config(config)
     workdir = user_path(workdir).resolve()
@@ -63,7 +65,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
-    chosen: list[Selected] = []  # what the first host has chosen
+    chosen: list[Selected] = []  # on the first host
 
     def choose() -> int:
         chosen.append(select(workdir, best=config.selection != "latest"))
@@ -74,29 +76,66 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     dataset = open_dataset(prepared_folder(config))
     split = dataset.split("test")
     _warn_of_training_pictures(restored, dataset)
-    params, model = flatten(restored.model), restored.model
-    encoder = Encoder(model, mesh, config.eval_batch_size, deterministic=config.deterministic)
+    asked = _encode(config, restored, split, mesh)
+    same_schema = split.schema == restored.schema
+    results = {
+        "dataset": config.dataset,
+        "trained_on": restored.dataset.get("name", ""),
+        "split": split.split,
+        "step": step,
+        "checkpoint": _reasons(chosen[0], restored) if chosen else {},
+        "posterior": {
+            "temperature": asked.bank.temperature,
+            "categories": len(asked.bank.attributes),
+        },
+        **(_ask_own(config, workdir, asked) if same_schema else _ask_shared(asked)),
+    }
+    if jax.process_index() == 0:
+        data = {"name": split.dataset, "checksum": split.checksum}
+        record_start(workdir, evaluated_step=step, dataset=data)
+        write_json(asked.named(workdir / RESULTS), results)
+    return results
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """A model and the test split that it is evaluated on."""
+
+    restored: Restored
+    split: Split
+    encode: EncodeTexts
+    images: Float[np.ndarray, "gallery dim"]
+    bank: Bank
+
+    def named(self, path: pathlib.Path) -> pathlib.Path:
+        """The path of a result file, with the dataset's name unless it is the training dataset."""
+        if self.split.dataset == self.restored.dataset.get("name"):
+            return path
+        return path.with_name(f"{path.stem}-{self.split.dataset.replace('/', '-')}{path.suffix}")
+
+
+def _encode(config: ConfigDict, restored: Restored, split: Split, mesh: Mesh) -> _Asked:
+    params = flatten(restored.model)
+    encoder = Encoder(
+        restored.model, mesh, config.eval_batch_size, deterministic=config.deterministic
+    )
+    known = [restored.template.render(bits).text for bits in restored.categories]
+    encode = functools.partial(encoder.texts, params, width=table_width(tokenize(known)))
     image_size = tuple(restored.config["image_size"])
-    if split.schema != restored.schema:
-        results = {**_names(config, split, restored), "step": step}
-        results["checkpoint"] = _reasons(chosen[0], restored) if chosen else {}
-        results |= _evaluate_cross(config, restored, split, encoder)
-        if jax.process_index() == 0:
-            record_start(workdir, evaluated_step=step, dataset=_dataset(split))
-            write_json(_named(workdir / RESULTS, _suffix(split, restored)), results)
-        return results
-    queries, category = categories(split.attributes)
-    table = build_text_table(queries, restored.template)
-
-    def encode(texts: Sequence[str]) -> Float[np.ndarray, "sentences dim"]:
-        return encoder.texts(params, texts, width=table.tokens.shape[-1])
-
     images = encoder.split(params, split, image_size, threads=config.data.threads)
-    gallery, sentences = GalleryFeatures(images), encode(table.sentences)
     bank = load_bank(restored, encode, temperature=config.posterior_temperature)
+    return _Asked(restored, split, encode, images, bank)
+
+
+def _ask_own(config: ConfigDict, workdir: pathlib.Path, asked: _Asked) -> dict[str, Any]:
+    """The results on a dataset with the model's own attributes; draws the report."""
+    restored, split, bank, images = asked.restored, asked.split, asked.bank, asked.images
+    queries, category = categories(split.attributes)
+    texts = [restored.template.render(bits).text for bits in queries]
+    gallery, sentences = GalleryFeatures(images), asked.encode(texts)
     normaliser = bank.normaliser(images)
     trained = {bits.tobytes() for bits in restored.categories}
-    first: list[tuple[np.ndarray, np.ndarray]] = []  # of each query its first images
+    first: list[tuple[np.ndarray, np.ndarray]] = []  # the top images of each query
 
     def keep_first(cosines: Float[np.ndarray, "group gallery"]) -> None:
         for row in cosines:
@@ -120,119 +159,81 @@ def _evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     else:
         for _, cosines in gallery.similarities(sentences):
             keep_first(cosines)
-    partial = PartialQueries(restored.template, encode, bank, images, split.attributes, gallery)
+    partial = PartialQueries(
+        restored.template, asked.encode, bank, images, split.attributes, gallery
+    )
     protocols |= {
         name: ask()
         for name, ask in (("partial", partial.partial), ("absence", partial.absence))
         if name in config.protocols
     }
-    results = {
-        **_names(config, split, restored),
-        "step": step,
-        "checkpoint": _reasons(chosen[0], restored) if chosen else {},
-        "posterior": {"temperature": bank.temperature, "categories": len(bank.attributes)},
+    if jax.process_index() == 0:
+        similarity, ranking = map(np.stack, zip(*first, strict=True))
+        if config.save_rankings:
+            _save_rankings(asked.named(workdir / RANKINGS), texts, split, similarity, ranking)
+        if config.report:
+            size = tuple(restored.config["image_size"])
+            write_report(
+                asked.named(workdir / REPORT),
+                metrics_path=workdir / METRICS_FILE,
+                rankings=_reported(texts, split, category, similarity, ranking, size),
+                partial=protocols.get("partial"),
+            )
+    return {
         "protocols": {name: protocols[name] for name in config.protocols},
         "recognition": partial.recognition(),
         "random": random_ranking(np.bincount(category), len(split)),
     }
-    if jax.process_index() == 0:
-        record_start(workdir, evaluated_step=step, dataset=_dataset(split))
-        name = _suffix(split, restored)
-        similarity, ranking = map(np.stack, zip(*first, strict=True))
-        if config.save_rankings:
-            path = _named(workdir / RANKINGS, name)
-            _save_rankings(path, table.sentences, split, similarity, ranking)
-        if config.report:
-            rankings = _reported(table.sentences, split, category, similarity, ranking, image_size)
-            write_report(
-                _named(workdir / REPORT, name),
-                metrics_path=workdir / METRICS_FILE,
-                rankings=rankings,
-                partial=protocols.get("partial"),
-            )
-        write_json(_named(workdir / RESULTS, name), results)
-    return results
 
 
-def _evaluate_cross(
-    config: ConfigDict, restored: Restored, split: Split, encoder: Encoder
-) -> dict[str, Any]:
-    """The results on a dataset with other attributes, from what both know."""
-    own, others = (common_meanings(one.schema) for one in (restored, split))
-    params = flatten(restored.model)
-    encode = functools.partial(encoder.texts, params)
-    size = tuple(restored.config["image_size"])
-    images = encoder.split(params, split, size, threads=config.data.threads)
-    bank = load_bank(restored, encode, temperature=config.posterior_temperature)
+def _ask_shared(asked: _Asked) -> dict[str, Any]:
+    """The results on a dataset with other attributes, in the shared ones."""
+    restored, split = asked.restored, asked.split
     found = evaluate_cross(
         restored.template,
-        encode,
-        bank,
-        images,
+        asked.encode,
+        asked.bank,
+        asked.images,
         split.attributes,
         split.schema,
-        own=own,
-        others=others,
+        own=common_meanings(restored.schema),
+        others=common_meanings(split.schema),
     )
-    return {
-        "posterior": {"temperature": bank.temperature, "categories": len(bank.attributes)},
-        "protocols": {"shared": found},
-        "random": found["random"],
-    }
-
-
-def _names(config: ConfigDict, split: Split, restored: Restored) -> dict[str, str]:
-    """What is evaluated on, and what was trained on."""
-    trained = restored.dataset.get("name", "")
-    return {"dataset": config.dataset, "trained_on": trained, "split": split.split}
-
-
-def _dataset(split: Split) -> dict[str, str]:
-    return {"name": split.dataset, "checksum": split.checksum}
-
-
-def _suffix(split: Split, restored: Restored) -> str:
-    """What results of another dataset than that of training have in their names."""
-    own = split.dataset == restored.dataset.get("name")
-    return "" if own else f"-{split.dataset.replace('/', '-')}"
+    return {"protocols": {"shared": found}, "random": found["random"]}
 
 
 def _warn_of_training_pictures(restored: Restored, dataset: Dataset) -> None:
-    """Warn of a dataset whose test split may hold training pictures, by its name or its content."""
+    """Warn if the test split may contain training pictures, by the dataset's name or content."""
     trained, fields = restored.dataset.get("name", ""), restored.config
     held_out = fields.get("validation_categories") and fields.get("selection") != "test"
     if dataset.name != trained and may_share_pictures(trained, dataset.name):
         _log.warning(
-            "the test split of %s may hold pictures that the model was trained on: those of %s",
+            "the test split of %s may contain training pictures of the model: those of %s",
             dataset.name,
             trained,
         )
     elif (
         dataset.name == trained
-        and not held_out  # whose checksum is of a part of the training split
+        and not held_out  # then the checksum covers only a part of the training split
         and dataset.contents.get("train") != restored.dataset.get("checksum")
     ):
         _log.warning(
-            "%s is not what it was when the model was trained on it: its test split may have "
-            "changed, or hold pictures that the model was trained on",
+            "%s has changed since the model was trained on it: its test split may be different, or "
+            "contain training pictures of the model",
             trained,
         )
 
 
 def _reasons(chosen: Selected, restored: Restored) -> dict[str, Any]:
-    """By what a checkpoint was chosen, and which were passed over."""
+    """Why the checkpoint was selected, and which ones were passed over."""
     reason = chosen.reason
     if restored.config["selection"] == "test":  # its validation was on the test split
         reason = reason.replace("validation", "test")
     return {"chosen_by": reason, "passed_over": list(chosen.passed_over)}
 
 
-def _named(path: pathlib.Path, name: str) -> pathlib.Path:
-    return path.with_name(f"{path.stem}{name}{path.suffix}")
-
-
 def results_table(results: Mapping[str, Any]) -> str:
-    """Return the results as lines for people, in percent."""
+    """Return the results as a text table, in percent."""
 
     def line(name: str, scores: Mapping[str, float], columns: Sequence[str] = METRICS) -> str:
         cells = (f"{100 * scores[c]:7.1f}" if c in scores else " " * 7 for c in columns)
@@ -283,25 +284,25 @@ def results_table(results: Mapping[str, Any]) -> str:
 
 def _save_rankings(
     path: pathlib.Path,
-    sentences: tuple[str, ...],
+    sentences: list[str],
     split: Split,
     similarity: np.ndarray,
     ranking: np.ndarray,
 ) -> None:
-    """Write for each query its sentence, and its first images with their similarities."""
+    """Write the sentence of each query, and its top images with their similarities."""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, query=sentences, filename=split.filename[ranking], similarity=similarity)
 
 
 def _reported(
-    sentences: tuple[str, ...],
+    sentences: list[str],
     split: Split,
     category: np.ndarray,
     similarity: np.ndarray,
     ranking: np.ndarray,
     image_size: tuple[int, int],
 ) -> list[Ranking]:
-    """Twelve queries, spread over all, with the images ranked first."""
+    """Twelve evenly spaced queries with their top-ranked images."""
     spread = np.linspace(0, len(sentences) - 1, min(_REPORTED_QUERIES, len(sentences)))
     first = ranking[:, :_REPORTED_RANKS]
     return [

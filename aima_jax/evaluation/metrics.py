@@ -1,4 +1,4 @@
-"""Rank-k, mAP, mINP and precision at k, with ties that never flatter; and what chance gives."""
+"""Rank-k, mAP, mINP and precision at k, with pessimistic ties; and their chance levels."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,13 +15,13 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """R1, R5, R10, mAP and mINP of a similarity matrix, as fractions of 1.
 
-    A relevant image ranks behind every irrelevant one of exactly the same similarity. A query with
-    nothing relevant left is left out of the means.
+    A relevant image ranks after every irrelevant image of exactly the same similarity. A query
+    without relevant images is excluded from the means.
 
     Args:
         similarity: higher is better; compared in its own precision.
         relevant: which images are correct for which query.
-        ignored: images taken out of a query's gallery, relevant or not.
+        ignored: images removed from a query's gallery, relevant or not.
         average_precision: as in `query_metrics`.
 
     Raises:
@@ -31,10 +31,10 @@ def retrieval_metrics(
     ignored = np.zeros_like(relevant) if ignored is None else np.asarray(ignored, dtype=bool)
     if similarity.ndim != 2 or not similarity.shape == relevant.shape == ignored.shape:
         raise ValueError(
-            "similarity, relevant and ignored must have one shape [query, gallery], they have "
+            "similarity, relevant and ignored must have the same shape [query, gallery]; they have "
             f"{similarity.shape}, {relevant.shape} and {ignored.shape}"
         )
-    # Half precisions are widened, which is exact: numpy does not sort all of them.
+    # Widen half precisions, which is exact: numpy cannot sort all of them.
     similarity = similarity.astype(np.result_type(similarity.dtype, np.float32), copy=False)
 
     above = []
@@ -45,18 +45,18 @@ def retrieval_metrics(
     values = query_metrics(above, average_precision=average_precision)
     evaluated = ~np.isnan(values["R1"])
     if not evaluated.any():
-        raise ValueError("no query has a relevant image left in the gallery")
+        raise ValueError("no query has a relevant image in the gallery")
     return {name: float(values[name][evaluated].mean()) for name in METRICS}
 
 
 def irrelevant_above(
     scores: Float[np.ndarray, "gallery"], relevant: Int[np.ndarray, "images"]
 ) -> tuple[Int[np.ndarray, "images"], Int[np.ndarray, "images"]]:
-    """Return the relevant images, best first, and how many others reach the score of each.
+    """Return the relevant images, best first, and how many irrelevant ones score at least as high.
 
     Args:
         scores: of one query.
-        relevant: indices of the relevant images, all different.
+        relevant: indices of the relevant images, all distinct.
     """
     order = relevant[np.argsort(-scores[relevant], kind="stable")]
     own = scores[order]
@@ -69,12 +69,12 @@ def irrelevant_above(
 
 
 def query_metrics(
-    above: list[Int[np.ndarray, "images"]],
+    above: list[Int[np.ndarray, "_"]],
     *,
     average_precision: str = "mean",
     precision_at: tuple[int, ...] = (),
 ) -> dict[str, Float[np.ndarray, "query"]]:
-    """The metrics of each query, from its relevant images alone; NaN for a query without any.
+    """The metrics of each query from the ranks of its relevant images; NaN for a query without any.
 
     AP averages a precision over the hits: "mean" takes the precision at the hit (IRRA's code),
     "trapezoidal" its mean with the precision just before the hit, which is 1 at rank 1 (ASMR's
@@ -84,11 +84,11 @@ def query_metrics(
         above: for each query the number of irrelevant images ranked before each relevant image,
             ascending.
         average_precision: "mean" or "trapezoidal".
-        precision_at: k of which to give P<k>, the share of hits among the first k images.
+        precision_at: values of k for P<k>, the share of hits among the first k images.
     """
     if average_precision not in ("mean", "trapezoidal"):
         raise ValueError(
-            f'average_precision must be "mean" or "trapezoidal", it is {average_precision!r}'
+            f'average_precision is {average_precision!r}; expected "mean" or "trapezoidal"'
         )
     names = (*METRICS, *(f"P{k}" for k in precision_at))
     metrics = {name: np.full(len(above), np.nan) for name in names}
@@ -115,48 +115,48 @@ def ranked_in_order(
     relevant: Int[np.ndarray, "images"],
     distances: Float[np.ndarray, "gallery"],
 ) -> tuple[Int[np.ndarray, "images"], float]:
-    """Return what protocol `upar` counts of one query: irrelevant images above, and its ADM.
+    """Return one query's counts of irrelevant images and ADM, as protocol `upar` defines them.
 
     Equal scores keep the gallery's order, as in the challenge's stable sort. The attribute distance
     metric (ADM) is the mean, over the ranks r of the relevant images, of the mean worth of the
-    first r images. With d the distances, S their sum and m their minimum over N images, an image is
-    worth max(0, S - N·d) / (S - N·m), and 1 where S = N·m: whole numbers until the last division.
+    first r images. With d the distances, S their sum and m their minimum over N images, an image's
+    worth is max(0, S - N·d) / (S - N·m), or 1 if S = N·m: integers until the last division.
 
     Args:
         scores: of one query; higher is better.
         relevant: indices of the relevant images, ascending.
-        distances: bits in which each image differs from the query.
+        distances: number of bits in which each image differs from the query.
 
     Returns:
         The number of irrelevant images ranked before each relevant one, ascending; and ADM, NaN
-        where no image is relevant.
+        if no image is relevant.
     """
     if not len(relevant):
         return np.zeros(0, np.int64), float("nan")
     order = relevant[np.argsort(-scores[relevant], kind="stable")]
     keys, all_keys = -scores[order], -scores
-    # Which is the first relevant image that is ranked as high as an image, or below it.
+    # For each image, the first relevant image ranked equal to it or below it.
     place = np.searchsorted(keys, all_keys)
     tied = np.flatnonzero(keys[np.minimum(place, len(keys) - 1)] == all_keys)
     place[tied] = np.searchsorted(
         np.searchsorted(keys, keys) * len(scores) + order, place[tied] * len(scores) + tied
     )
     ranks = np.bincount(place, minlength=len(order) + 1)[:-1].cumsum()
-    distances = distances.astype(np.float64)  # whole numbers far below 2**53: sums are exact
+    distances = distances.astype(np.float64)  # integers far below 2**53: sums are exact
     worth = np.maximum(distances.sum() - len(scores) * distances, 0)
     best = worth.max()
-    if best == 0:  # all are as far as the nearest
+    if best == 0:  # all are at the same distance
         worth, best = np.ones_like(worth), 1
     sums = np.bincount(place, worth, len(order) + 1)[:-1].cumsum()
     return ranks - np.arange(1, len(ranks) + 1), float((sums / ranks).mean() / best)
 
 
 def random_ranking(relevant: Int[np.ndarray, "query"], gallery: int) -> dict[str, float]:
-    """Expected Rank-1 and mAP when a gallery is shuffled, over queries with something relevant.
+    """Expected Rank-1 and mAP of a random ranking, over queries with relevant images.
 
     With R relevant among N, Rank-1 is R/N, and the average precision is
-    (H_N + (R-1)/(N-1) · (N - H_N)) / N with the harmonic number H_N: a place k holds a relevant
-    image with probability R/N, and then the k-1 places before it hold (k-1)(R-1)/(N-1) others.
+    (H_N + (R-1)/(N-1) · (N - H_N)) / N with the harmonic number H_N: rank k has a relevant image
+    with probability R/N, and then the k-1 ranks before it have (k-1)(R-1)/(N-1) others.
 
     Args:
         relevant: number of relevant images of each query.

@@ -1,4 +1,4 @@
-"""What people ask in parts: protocols `partial` and `absence`, and attribute recognition. [ours]"""
+"""Partial queries: protocols `partial` and `absence`, and attribute recognition. [ours]"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,26 +13,26 @@ from aima_jax.evaluation.similarity import GalleryFeatures
 from aima_jax.text import PromptTemplate
 
 GROUPS_SAID = {"1": 1, "2": 2, "3": 3, "5": 5, "all": None}
-_DESCRIPTIONS = 500  # for each number of groups
+_DESCRIPTIONS = 500  # per number of groups
 _SEED = 0
-_LEAST = 20  # images with a bit, and images without it, for the bit to be asked
+_LEAST = 20  # images with a bit, and images without it, needed to query the bit
 _METRICS = ("R1", "P10", "mAP")
 
 PerQuery = dict[str, Float[np.ndarray, "query"]]
 
 
 class PartialQueries:
-    """A gallery that is asked descriptions, by posterior and by cosine.
+    """Queries of a gallery by descriptions, scored by posterior and by cosine.
 
-    An image is relevant if it agrees with all that a description says.
+    An image is relevant if it agrees with everything in a description.
 
     Args:
         template: puts the descriptions into words.
-        encode: returns the features of sentences, L2-normalised as are the gallery's.
+        encode: returns the L2-normalised features of sentences.
         bank: of the model.
-        images: features of the gallery.
+        images: L2-normalised features of the gallery.
         attributes: of the gallery.
-        gallery: of the same images, where it is on the devices already.
+        gallery: of the same images, if already on the devices.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class PartialQueries:
         )
 
     def partial(self) -> dict[str, dict[str, Any]]:
-        """Ask for some attributes of an image, and for single ones.
+        """Query for some attributes of an image, and for single attributes.
 
         Returns:
-            By "posterior" and "cosine", for each number of groups said ("1" to "all") R1, P10 and
+            By "posterior" and "cosine", for each number of groups given ("1" to "all") R1, P10 and
             mAP, the number of queries, and the same metrics of a random ranking; under "bits" P20
             of each bit, and as "base" the share of images that have it.
         """
@@ -75,11 +75,11 @@ class PartialQueries:
         return results
 
     def absence(self) -> dict[str, dict[str, float]]:
-        """Ask for images without something: each flag, and each group with a word for none.
+        """Query for absences: of each flag, and of each group with a word for absence.
 
         Returns:
-            By posterior, for each that some images have and some have not: the AUC of images
-            without it over images with it, P10, and as "base" the share of images without it.
+            By posterior, for each attribute that some images have and some do not: the AUC of
+            images without it over images with it, P10, and as "base" the share without it.
         """
         absences = {}
         for group in self._template.schema.groups:
@@ -91,10 +91,10 @@ class PartialQueries:
         return _by_name(absences, {"AUC": "AUC", "P10": "P10", "base": "share"}, values)
 
     def recognition(self) -> dict[str, Any]:
-        """Compare each bit's posterior with what the images have, a bit being seen from 1/2 on.
+        """Compare each bit's posterior, with a threshold of 1/2, to the images' labels.
 
         Returns:
-            For each bit that some images have and some have not, under "bits": "mA" (mean of the
+            For each bit that some images have and some do not, under "bits": "mA" (mean of the
             accuracies on images with it and without it), "F1", "AUC" and "base" (the share of
             images that have it); and the means of the first three.
         """
@@ -117,7 +117,7 @@ class PartialQueries:
         return {**{name: float(np.mean(of)) for name, of in means.items() if of}, "bits": bits}
 
     def _ask(self, descriptions: Sequence[Description]) -> dict[str, PerQuery]:
-        """The metrics of each description by each scoring, and how many images are relevant."""
+        """The metrics of each description by each scoring, and its number of relevant images."""
         rendered = [self._template.render(description) for description in descriptions]
         said = np.stack([sentence.said for sentence in rendered])
         texts, place = np.unique([sentence.text for sentence in rendered], return_inverse=True)
@@ -148,7 +148,7 @@ class PartialQueries:
         return results
 
     def _common_bits(self) -> dict[str, Description]:
-        """A description of each bit that enough images have, and enough have not."""
+        """A description of each bit that enough images have, and enough do not."""
         descriptions, schema = {}, self._template.schema
         for group in schema.groups:
             for bit, value in zip(group.bits, group.values or (True,), strict=True):
@@ -160,10 +160,10 @@ class PartialQueries:
 def draw_descriptions(
     schema: AttributeSchema, attributes: UInt8[np.ndarray, "gallery attributes"], groups: int | None
 ) -> list[Description]:
-    """Draw 500 descriptions of images, always the same ones.
+    """Draw 500 descriptions of images, with a fixed seed.
 
-    Each draws an image that has at least `groups` groups with a value that holds, and as many of
-    these; all of them for None.
+    Each draws an image with a value in at least `groups` groups, and then that many of these
+    groups; all of them for None.
     """
     described = [
         {
@@ -188,9 +188,9 @@ def draw_descriptions(
 def area_under_curve(
     scores: Float[np.ndarray, "images"], having: Bool[np.ndarray, "images"]
 ) -> float:
-    """Return the share of pairs of an image with and one without that are in this order.
+    """Return the share of (positive, negative) image pairs that are ranked correctly.
 
-    An equal score counts half. NaN where there is no such pair.
+    A tie counts half. NaN if there is no pair.
     """
     without = np.sort(scores[~having])
     pairs = having.sum() * len(without)

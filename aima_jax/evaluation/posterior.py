@@ -1,7 +1,7 @@
-"""The probability of a description of an image, over the categories that a model was trained on.
+"""The posterior probability of a description given an image, over the training categories.
 
-What a description does not say is summed over, not guessed: its score is the share that the
-categories agreeing with it have in softmax(cosine / T) over all whole sentences of training. [ours]
+Attributes missing from a description are marginalised out, not guessed: its score is the mass of
+the agreeing categories in softmax(cosine / T) over all whole sentences of training. [ours]
 """
 
 import dataclasses
@@ -24,20 +24,20 @@ EncodeTexts = Callable[[Sequence[str]], Float[np.ndarray, "sentences dim"]]
 
 _log = logging.getLogger(__name__)
 
-_COMPLETIONS = 16  # of a description with which no category agrees
-_BLOCK_ELEMENTS = 2**22  # float64 values of an array at once
+_COMPLETIONS = 16  # of a description that no category agrees with
+_BLOCK_ELEMENTS = 2**22  # float64 values in an array at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Bank:
-    """What a model knows: its training categories, each with its whole sentence.
+    """A model's training categories, each with its whole sentence.
 
-    All is computed in float64, in blocks of images.
+    Everything is computed in float64, in blocks of images.
 
     Attributes:
         features: of the sentences, L2-normalised.
         attributes: bits of the categories.
-        temperature: T, that divides cosines.
+        temperature: T, which divides cosines.
 
     Raises:
         ValueError: the sizes differ, there is no category, or the temperature is too small.
@@ -50,11 +50,11 @@ class Bank:
     def __post_init__(self):
         if len(self.features) != len(self.attributes) or not len(self.features):
             raise ValueError(
-                f"a bank needs features and attributes of one category or more, it has "
-                f"{len(self.features)} and {len(self.attributes)}"
+                f"a bank needs features and attributes of at least one category, as many of each; "
+                f"it has {len(self.features)} and {len(self.attributes)}"
             )
-        if not self.temperature >= 0.005:  # exp(2 / T) must be a number
-            raise ValueError(f"the temperature must be 0.005 or more, it is {self.temperature}")
+        if not self.temperature >= 0.005:  # exp(2 / T) must be finite
+            raise ValueError(f"the temperature is {self.temperature}; expected 0.005 or more")
 
     def normaliser(self, images: Float[np.ndarray, "images dim"]) -> Float[np.ndarray, "images"]:
         """Return log Σ_c exp(v·t_c / T) over all categories c, one number for each image v."""
@@ -64,7 +64,7 @@ class Bank:
     def agreeing(
         self, said: Int8[np.ndarray, "descriptions attributes"]
     ) -> Bool[np.ndarray, "category descriptions"]:
-        """Return which categories agree with what descriptions say."""
+        """Return which categories agree with which descriptions."""
         return agreement(self.attributes, said)
 
     def log_probabilities(
@@ -73,13 +73,13 @@ class Bank:
         images: Float[np.ndarray, "images dim"],
         joining: Mapping[int, Float[np.ndarray, "sentences dim"]] | None = None,
     ) -> Float[np.ndarray, "descriptions images"]:
-        """Return log p(description | image): log of the agreeing categories' share of all.
+        """Return log p(description | image): the log of the agreeing categories' probability mass.
 
         Args:
-            agreeing: as `agreeing` returns it.
+            agreeing: as returned by `agreeing`.
             images: features, L2-normalised.
-            joining: by the number of a description, sentences that join the bank for it: the share
-                is theirs alone. Each description with which no category agrees needs some.
+            joining: by a description's number, sentences added to the bank for it, whose mass alone
+                counts. Required for each description that no category agrees with.
 
         Raises:
             ValueError: a description has neither.
@@ -97,7 +97,7 @@ class Bank:
         starts = np.cumsum([0, *(len(joining[row]) for row in rows)])[:-1]
         scores = np.empty((agreeing.shape[1], len(images)))
         for block, mass, top in self._masses(images, width=2 * len(scores) + joined.shape[1]):
-            # Both shares are sums of positive terms: exact where p is near 0 and near 1.
+            # Both shares are sums of positive terms: accurate for p near 0 and near 1.
             share, others = np.split(mass @ chosen, 2, axis=1)
             if rows:
                 exponents = images[block].astype(np.float64) @ joined - top[:, None]
@@ -120,17 +120,17 @@ class Bank:
         cosines: Float[np.ndarray, "descriptions images"],
         normaliser: Float[np.ndarray, "images"],
     ) -> Float[np.ndarray, "descriptions images"]:
-        """Return scores of whole descriptions, in the order of their probabilities.
+        """Return scores of whole descriptions that rank like their probabilities.
 
         At most one category agrees with a whole description, and its only completion is itself:
-        v·t / T of its own sentence less the normaliser ranks as `log_probabilities` does.
+        v·t / T of its own sentence minus the normaliser ranks like `log_probabilities`.
         """
         return cosines.astype(np.float64) / self.temperature - normaliser
 
     def attribute_probabilities(
         self, images: Float[np.ndarray, "images dim"]
     ) -> Float[np.ndarray, "images attributes"]:
-        """Return the probability that each bit holds, for each image."""
+        """Return the probability of each bit, for each image."""
         attributes = self.attributes.astype(np.float64)
         parts = [mass @ attributes / mass.sum(1)[:, None] for _, mass, _ in self._masses(images)]
         return np.concatenate([np.empty((0, attributes.shape[1])), *parts])
@@ -138,7 +138,7 @@ class Bank:
     def nearest(
         self, images: Float[np.ndarray, "images dim"], count: int
     ) -> tuple[Int[np.ndarray, "images count"], Float[np.ndarray, "images count"]]:
-        """Return the `count` categories of highest probability for each image, and these."""
+        """Return the `count` most probable categories for each image, and their probabilities."""
         count = min(count, len(self.features))
         categories = np.empty((len(images), count), np.int32)
         probabilities = np.empty((len(images), count), np.float32)
@@ -152,7 +152,7 @@ class Bank:
     def _masses(
         self, images: Float[np.ndarray, "images dim"], width: int = 1
     ) -> Iterator[tuple[slice, Float[np.ndarray, "block category"], Float[np.ndarray, "block"]]]:
-        """Blocks of images with exp(v·t_c / T - top), and the greatest exponent as `top`."""
+        """Blocks of images with exp(v·t_c / T - top), and the largest exponent as `top`."""
         features = np.asarray(self.features, np.float64).T / self.temperature
         size = max(1, _BLOCK_ELEMENTS // max(len(self.features), width))
         for start in range(0, len(images), size):
@@ -163,14 +163,14 @@ class Bank:
 
 
 def load_bank(restored: Restored, encode: EncodeTexts, *, temperature: float) -> Bank:
-    """Return a model's bank, from the file beside its checkpoint if that is of this model.
+    """Return a model's bank, from the file beside its checkpoint if that belongs to this model.
 
     Otherwise its sentences are encoded, and the file is written for the next time.
 
     Args:
         restored: the model.
         encode: returns the features of sentences.
-        temperature: T, that divides cosines.
+        temperature: T, which divides cosines.
     """
     texts = [restored.template.render(bits).text for bits in restored.categories]
     text_id = hashlib.sha256("\n".join(texts).encode()).hexdigest()
@@ -192,7 +192,7 @@ def _read_features(
         with np.load(path, allow_pickle=False) as file:
             fits = (str(file["model_id"]), str(file["text_id"])) == (model_id, text_id)
             return file["features"] if fits else None
-    except Exception:  # of zip, zlib or numpy, by what is wrong with the file
+    except Exception:  # from zip, zlib or numpy, depending on the damage
         return None
 
 
@@ -200,8 +200,8 @@ def _write_features(path: pathlib.Path, **content: Any) -> None:
     try:
         with atomic_write(path, shared=True) as temporary, temporary.open("wb") as file:
             np.savez(file, **content)
-    except OSError as error:  # a folder that cannot be written to
-        _log.info("the training sentences' features are not kept: %s", error)
+    except OSError as error:  # a read-only folder
+        _log.info("the training sentences' features are not cached: %s", error)
 
 
 def complete(
@@ -210,13 +210,13 @@ def complete(
     said: Int8[np.ndarray, "descriptions attributes"],
     encode: EncodeTexts,
 ) -> dict[int, Float[np.ndarray, "sentences dim"]]:
-    """Complete each description with which no category of a bank agrees, in up to 16 ways.
+    """Complete each description that no category of a bank agrees with, in up to 16 ways.
 
-    What it does not say is taken from the nearest categories; a whole description has itself as
-    its only completion.
+    The missing attributes are taken from the nearest categories; a whole description is its own
+    only completion.
 
     Returns:
-        By the number of the description the features of the sentences of its completions.
+        By a description's number, the features of the sentences of its completions.
 
     Raises:
         ValueError: a description contradicts itself.
@@ -237,7 +237,7 @@ def _completions(
     categories: UInt8[np.ndarray, "category attributes"],
     said: Int8[np.ndarray, "attributes"],
 ) -> UInt8[np.ndarray, "completions attributes"]:
-    """Whole vectors that agree with a description, made of the categories that nearly do."""
+    """Complete vectors that agree with a description, from the categories that nearly do."""
     wrong = ((categories == 0) & (said == 1)) | ((categories == 1) & (said == -1))
     near = categories[np.argsort(wrong.sum(axis=1), kind="stable")]
     bits = np.where(said == 0, near, said == 1).astype(np.uint8)
@@ -251,11 +251,11 @@ def _completions(
     for row in np.sort(first):
         try:
             schema.decode(bits[row])
-        except ValueError:  # of a group one value must hold, and this category's does not agree
+        except ValueError:  # a group needs one value, and this category's does not agree
             continue
         completed.append(bits[row])
         if len(completed) == _COMPLETIONS:
             break
     if not completed:
-        raise ValueError("no person can agree with the description: it contradicts itself")
+        raise ValueError("no person can match the description: it contradicts itself")
     return np.stack(completed)

@@ -1,8 +1,8 @@
-"""The published protocols: what each takes out of the gallery, how it averages, and its rankings.
+"""The published protocols: which images each removes, how it averages, and its rankings.
 
-All ask one query per person category of the test split; an image is relevant to the query of
-its own category and to no other. What a protocol removes is removed from the gallery of the
-image's own query only, so one flag for each image says it all.
+All have one query per person category of the test split; an image is relevant only to the query of
+its own category. A protocol removes an image only from the gallery of that query, so one flag per
+image is enough.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from aima_jax.evaluation.metrics import METRICS, irrelevant_above, query_metrics, ranked_in_order
 from aima_jax.evaluation.similarity import GalleryFeatures
 
-# The average precision of each protocol, as `metrics.query_metrics` names it.
+# The average precision of each protocol, as named in `metrics.query_metrics`.
 AVERAGE_PRECISION = {"standard": "mean", "sal": "mean", "asmr": "trapezoidal", "upar": "mean"}
 PROTOCOLS = (*AVERAGE_PRECISION, "partial", "absence")  # the last two: `evaluation.partial`
 
 
 @dataclasses.dataclass(frozen=True)
 class GalleryLabels:
-    """What the records of a test split say, in the order of the gallery's features.
+    """The labels of a test split, in the order of the gallery's features.
 
     Raises:
         ValueError: the lengths differ.
@@ -37,7 +37,7 @@ class GalleryLabels:
     def __post_init__(self):
         lengths = {field.name: len(getattr(self, field.name)) for field in dataclasses.fields(self)}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"the labels of a gallery must have one length, they have {lengths}")
+            raise ValueError(f"the labels of a gallery must have one length; they have {lengths}")
 
     def __len__(self) -> int:
         return len(self.category)
@@ -46,19 +46,19 @@ class GalleryLabels:
 def removed_images(
     protocol: str, labels: GalleryLabels, traits: Mapping[str, Any]
 ) -> Bool[np.ndarray, "gallery"]:
-    """Which images a protocol takes out of the gallery of their own category's query.
+    """Flag the images that a protocol removes from the gallery of their own category's query.
 
-    `standard` (IRRA's code), `asmr` and `upar` take out none. `sal` (SAL's code) takes out the
-    images of the category that share identity and camera with its representative; on datasets
-    without cameras the representative alone. The representative is the category's first image by
-    file name, of the folder with queries where the dataset has one. SAL's code takes whatever comes
-    first in the directory, which is undefined; the file name is our decision.
+    `standard` (IRRA's code), `asmr` and `upar` remove none. `sal` (SAL's code) removes the images
+    of the category that share identity and camera with its representative; on datasets without
+    cameras, only the representative. The representative is the category's first image by file
+    name, in the query folder if the dataset has one. SAL's code takes the first in directory order,
+    which is undefined; the file name is our decision.
 
     Args:
         protocol: one of `AVERAGE_PRECISION`.
         labels: of the test split.
         traits: of the dataset: "cameras", whether the cameras are known, and "query_folder", the
-            folder that the representatives are in, or None.
+            folder of the representatives, or None.
 
     Raises:
         ValueError: there is no such protocol, or a category has no image in the query folder.
@@ -82,7 +82,7 @@ def removed_images(
 def _representatives(
     categories: Int[np.ndarray, "category"], labels: GalleryLabels, folder: str | None
 ) -> Int[np.ndarray, "category"]:
-    """The index of each category's first image by file name, in a folder if one is named."""
+    """The index of each category's first image by file name, in a folder if one is given."""
     order = np.argsort(labels.filename, kind="stable")
     if folder is not None:
         parts = (pathlib.PurePosixPath(path).parent.name for path in labels.filename[order])
@@ -116,39 +116,39 @@ def evaluate_rankings(
 ) -> dict[str, dict[str, Any]]:
     """Rank a gallery for every query and report R1, R5, R10, mAP and mINP by each protocol.
 
-    Given the same similarities, the numbers are those of `retrieval_metrics`; by `upar` equal ones
-    keep the gallery's order, and there is mADM (see `ranked_in_order`).
+    For the same similarities, the numbers equal `retrieval_metrics`; with `upar`, ties keep the
+    gallery's order, and mADM is added (see `ranked_in_order`).
 
     Args:
-        query_features: L2-normalised, as are the gallery's.
-        gallery: features, or a `GalleryFeatures` of them.
-        query_category: of each query, all different.
+        query_features: L2-normalised.
+        gallery: L2-normalised features, or a `GalleryFeatures` of them.
+        query_category: of each query, all distinct.
         labels: of the gallery.
         protocols: of `AVERAGE_PRECISION`.
         traits: of the dataset, for the rules of `sal`.
         attributes: bits of each query and of each image, for `upar`.
-        seen: whether a query's category occurs in training; adds R1 and mAP of both parts.
-        each: is given the cosines of each group of queries, which are computed once for all.
-        posterior: turns cosines into log-probabilities; adds R1 and mAP by them.
+        seen: whether a query's category occurs in training; adds R1 and mAP of both subsets.
+        each: is called with the cosines of each group of queries, which are computed only once.
+        posterior: turns cosines into log-probabilities; adds their R1 and mAP.
 
     Returns:
         For each protocol the metrics as fractions of 1, "queries" (evaluated), "skipped_queries"
         (without any relevant image), "gallery" (images), and with `seen` "seen" and "unseen",
-        each with R1, mAP and queries, or None where no such query was evaluated; with `posterior`
-        "posterior", with R1, mAP, and both parts again.
+        each with R1, mAP and queries, or None if no such query was evaluated; with `posterior`
+        "posterior", with R1, mAP, and both subsets again.
 
     Raises:
-        ValueError: sizes or names that do not fit, a feature that is not finite, two queries of
-            one category, or a protocol by which no query has a relevant image.
+        ValueError: sizes or names do not match, a feature is not finite, two queries have one
+            category, or no query has a relevant image in some protocol.
     """
     if not protocols:
-        raise ValueError(f"no protocol is given; there are {', '.join(AVERAGE_PRECISION)}")
+        raise ValueError(f"no protocol is given; expected some of {', '.join(AVERAGE_PRECISION)}")
     removed = {name: removed_images(name, labels, traits) for name in protocols if name != "upar"}
     gallery = gallery if isinstance(gallery, GalleryFeatures) else GalleryFeatures(gallery)
     if len(query_category) != len(query_features) or len(labels) != gallery.shape[0]:
         raise ValueError(
-            f"{len(query_features)} queries and {gallery.shape[0]} images must have as many "
-            f"labels, not {len(query_category)} and {len(labels)}"
+            f"{len(query_features)} queries and {gallery.shape[0]} images need as many labels; "
+            f"found {len(query_category)} and {len(labels)}"
         )
     if len(np.unique(query_category)) < len(query_category):
         raise ValueError("two queries have the same category; a query is one person category")
@@ -157,7 +157,7 @@ def evaluate_rankings(
     if "upar" in protocols and attributes is None:
         raise ValueError("protocol 'upar' needs the attributes of the queries and of the images")
 
-    # By scoring and protocol, for each query how many irrelevant images are above its own.
+    # By scoring and protocol, each query's counts of irrelevant images above its relevant ones.
     scorings: dict[str, Callable[[Scores], Scores]] = {"cosine": lambda cosines: cosines}
     if posterior is not None:
         scorings["posterior"] = posterior
@@ -202,7 +202,7 @@ def evaluate_rankings(
 def _distances(
     queries: UInt8[np.ndarray, "query attributes"], images: UInt8[np.ndarray, "gallery attributes"]
 ) -> Iterator[Float[np.ndarray, "gallery"]]:
-    """Yield for each query in how many bits each image differs: whole numbers in float32."""
+    """Yield for each query the number of bits in which each image differs, as float32."""
     queries, images = queries.astype(np.float32), images.astype(np.float32)
     for start in range(0, len(queries), 64):
         block = queries[start : start + 64]
@@ -215,7 +215,7 @@ def _summary(
     names: Iterable[str],
     seen: Bool[np.ndarray, "query"] | None,
 ) -> dict[str, Any]:
-    """Means over the queries that have relevant images, and over both parts of them."""
+    """Means over the queries with relevant images, and over the seen and unseen ones."""
     evaluated = ~np.isnan(values["R1"])
 
     def means(names: Iterable[str], queries: Bool[np.ndarray, "query"]) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Pictures for people: curves of a run, and what a sentence finds."""
+"""Figures of a report: curves of a run, and search results."""
 
 import functools
 import math
@@ -22,14 +22,14 @@ _GREEN, _RED, _GRAY = "#1a8f4a", "#d03b3b", "#9aa1a9"
 _INK, _PALE_INK = "#1d2126", "#5c646d"
 _TILES_A_ROW = 10
 _TILE_HEIGHT = 256
-_TILE_WIDTHS = (84, 256)  # least and most; wide enough for a caption
+_TILE_WIDTHS = (84, 256)  # minimum and maximum; wide enough for a caption
 _FRAME = 6
 _GAP = 12
 _MARGIN = 24
 _MIN_TEXT_WIDTH = 720
 _SENTENCE_SIZE, _CAPTION_SIZE = 24, 16
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# Okabe and Ito's colour-blind safe palette.
 _SCORES = {
     "val/R1": ("Rank-1", "#0072b2"),
     "val/R5": ("Rank-5", "#56b4e9"),
@@ -38,11 +38,11 @@ _SCORES = {
     "val/mINP": ("mINP", "#cc79a7"),
 }
 _LINE, _PALE_LINE = _SCORES["val/R1"][1], _SCORES["val/R5"][1]
-_SMOOTHED_POINTS = 30  # a curve with more points also gets a running mean
+_SMOOTHED_POINTS = 30  # curves with more points also get a running mean
 
 
 class Ranking(NamedTuple):
-    """A sentence and the images that it ranks first: the arguments of `draw_ranking`."""
+    """A sentence and its top-ranked images: the arguments of `draw_ranking`."""
 
     sentence: str
     images: Sequence[Picture]
@@ -57,15 +57,15 @@ def write_report(
     rankings: Sequence[Ranking],
     partial: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write pictures into a folder, each if there is something to show.
+    """Write figures into a folder, each only if there is data for it.
 
     They are `curves.png`, `rankings.png`, `partial.png` and `attributes.png`.
 
     Args:
-        folder: made if it is not there.
+        folder: created if missing.
         metrics_path: the run's `metrics.jsonl`.
-        rankings: of some queries, each with the images ranked first.
-        partial: results of that protocol, by scoring.
+        rankings: of some queries, each with its top-ranked images.
+        partial: results of protocol `partial`, by scoring.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def write_report(
 
 
 def save_picture(picture: Image.Image, path: pathlib.Path) -> None:
-    """Write a PNG file that is complete or absent, whatever happens meanwhile."""
+    """Write a PNG file atomically."""
     with atomic_write(path) as temporary:
         picture.save(temporary, format="PNG")
 
@@ -95,10 +95,10 @@ def draw_ranking(
     correct: Sequence[bool] | None = None,
     scores: Sequence[float],
 ) -> Image.Image:
-    """Draw a sentence above the images that it ranks first, in rows of ten.
+    """Draw a sentence above its top-ranked images, in rows of ten.
 
     Args:
-        sentence: wraps where it is long.
+        sentence: wrapped if long.
         images: best first, of any size.
         correct: which images match: framed green, the others red; None: all gray.
         scores: shown below the images.
@@ -110,7 +110,7 @@ def draw_ranking(
     if len(counts) > 1 or not len(images):
         raise ValueError(
             f"{len(images)} images, {len(scores)} scores and "
-            f"{'no' if correct is None else len(correct)} flags; expected one each, and any"
+            f"{'no' if correct is None else len(correct)} flags; expected as many of each, over 0"
         )
     tiles = [_fit(image) for image in images]
     width = max(_TILE_WIDTHS[0], max(tile.width for tile in tiles)) + 2 * _FRAME
@@ -144,7 +144,7 @@ def draw_ranking(
 
 
 def _draw_page(rankings: Sequence[Ranking]) -> Image.Image | None:
-    """Stack rankings under a line that says how to read them."""
+    """Stack rankings under a line that explains them."""
     if not rankings:
         return None
     pictures = [
@@ -171,7 +171,7 @@ def _draw_page(rankings: Sequence[Ranking]) -> Image.Image | None:
 
 
 def _draw_curves(rows: Sequence[Mapping[str, float]]) -> Image.Image | None:
-    """Draw a panel for each loss that was logged, and one for all validation metrics."""
+    """Draw a panel for each logged loss, and one for all validation metrics."""
     titles = {
         "train/loss": "Loss (weighted sum)",
         **{f"train/{name}": loss.title for name, loss in LOSSES.items()},
@@ -199,7 +199,7 @@ def _draw_curves(rows: Sequence[Mapping[str, float]]) -> Image.Image | None:
 
 
 def _draw_partial(partial: Mapping[str, Any]) -> Image.Image | None:
-    """Draw how the metrics grow with the number of groups that a description says."""
+    """Draw the metrics over the number of groups in a description."""
     groups = [name for name in partial.get("posterior", {}) if name != "bits"]
     if not groups:
         return None
@@ -214,14 +214,14 @@ def _draw_partial(partial: Mapping[str, Any]) -> Image.Image | None:
         for (label, values), (color, style) in zip(lines.items(), styles, strict=True):
             axis.plot(groups, [100 * v for v in values], style, color=color, label=label, ms=4)
         axis.set_title({"R1": "Rank-1, %", "P10": "Precision at 10, %", "mAP": "mAP, %"}[metric])
-        axis.set_xlabel("groups of attributes said", color=_PALE_INK)
+        axis.set_xlabel("groups of attributes in the query", color=_PALE_INK)
         axis.set_ylim(0, 105)
     axes[0].legend(fontsize=8, frameon=False)
     return _rendered(figure)
 
 
 def _draw_attributes(partial: Mapping[str, Any]) -> Image.Image | None:
-    """Draw the precision of the first 20 images for each attribute, and the share that have it."""
+    """Draw the precision at 20 for each attribute, and its share of the images."""
     bits = partial.get("posterior", {}).get("bits")
     if not bits:
         return None
@@ -232,7 +232,7 @@ def _draw_attributes(partial: Mapping[str, Any]) -> Image.Image | None:
         axis.barh(names, values, height, color=color, label=f"by {scoring}")
     base = [100 * bits[name]["base"] for name in names]
     axis.plot(base, names, "|", color=_INK, markersize=9, label="share of images that have it")
-    axis.set_title("Precision of the first 20 images for one attribute, %")
+    axis.set_title("Precision at 20 for one attribute, %")
     axis.set_xlim(0, 100)
     axis.margins(y=0.01)
     axis.legend(fontsize=8, frameon=False, loc="lower right")
@@ -240,7 +240,7 @@ def _draw_attributes(partial: Mapping[str, Any]) -> Image.Image | None:
 
 
 def _figure(count: int, *, size: tuple[float, float] = (4.6, 3.1)) -> tuple[Any, list[Any]]:
-    """A figure with panels in rows of three, each of a size in inches."""
+    """A figure with panels in rows of three; `size` of a panel in inches."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -295,13 +295,13 @@ def _plot_scores(axis: Any, curves: Mapping[str, Float[np.ndarray, "2 points"]])
 
 
 def _series(rows: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, "2 points"]:
-    """Steps and values of a metric where it is finite."""
+    """Steps and values of a metric, only finite ones."""
     points = [(row["step"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
     return np.array(points, float).reshape(-1, 2).T
 
 
 def _fit(picture: Picture) -> Image.Image:
-    """Scale a picture to the height of a tile, or to its greatest width where it is wide."""
+    """Scale a picture to the height of a tile, or to its maximum width if it is wide."""
     image = open_picture(picture)
     scale = min(_TILE_HEIGHT / image.height, _TILE_WIDTHS[1] / image.width)
     size = (max(1, round(scale * image.height)), max(1, round(scale * image.width)))
@@ -309,7 +309,7 @@ def _fit(picture: Picture) -> Image.Image:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break a text into lines of at most `width` pixels, inside a word only where it must."""
+    """Break a text into lines of at most `width` pixels, within words only if necessary."""
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".strip()

@@ -1,11 +1,11 @@
-"""Similarities of queries with a gallery of any size, and the images that come first.
+"""Similarities of queries with a gallery of any size, and the top images.
 
-The gallery is on the devices in blocks of one shape, which all go through the same compiled
-product: among the same queries a pair has the same similarity to the last bit in any block, on any
-number of devices. So copies of a picture tie exactly.
+The gallery is on the devices in blocks of one shape, which all use the same compiled product: for
+the same queries, a pair's similarity is bitwise the same in any block, on any number of devices. So
+copies of a picture tie exactly.
 
-The first places are found on the devices: the k groups of neighbours with the highest maxima hold
-them, since what is in another group has k images before it. Only those groups are looked into.
+The top k are found on the devices: they are in the k groups of adjacent images with the highest
+maxima, since an image in any other group has k images before it. Only those groups are searched.
 """
 
 import functools
@@ -21,13 +21,13 @@ from jaxtyping import Array, Bool, Float, Int
 from aima_jax.sharding import one_ahead
 
 BLOCK_SIZE = 32_768
-# At other sizes a CPU's matrix product sums the last rows in another order than the rest.
+# At other sizes, a CPU's matrix product sums the last rows in a different order.
 _ROW_MULTIPLE = 128
-_GROUP_BYTES = 2**27  # of the similarities of the queries that are asked at once
+_GROUP_BYTES = 2**27  # of the similarities of a group of queries
 
 
 class GalleryFeatures:
-    """The features of a gallery on the devices of this host, to be asked many times.
+    """The features of a gallery on the devices of this host, for many queries.
 
     Args:
         features: L2-normalised; any array that can be sliced, as a memory map. Where the devices
@@ -51,7 +51,7 @@ class GalleryFeatures:
         resident: bool | None = None,
     ):
         if len(features.shape) != 2 or 0 in features.shape:
-            raise ValueError(f"a gallery must be [images, dim], it is {list(features.shape)}")
+            raise ValueError(f"a gallery has shape {list(features.shape)}; expected [images, dim]")
         devices = devices or jax.local_devices()
         self._mesh = Mesh(np.array(devices), ("gallery",), axis_types=(AxisType.Auto,))
         self._split = NamedSharding(self._mesh, PartitionSpec("gallery"))
@@ -122,10 +122,10 @@ class GalleryFeatures:
     ) -> Iterator[tuple[slice, Float[np.ndarray, "group gallery"]]]:
         """Yield groups of queries with their inner products, in full float32.
 
-        The devices work on the next group meanwhile; the memory is that of two groups.
+        Meanwhile the devices compute the next group; memory is used for two groups.
 
         Raises:
-            ValueError: the sizes do not fit, there are no queries, or a feature is not finite.
+            ValueError: the sizes do not match, there are no queries, or a feature is not finite.
         """
         queries = self._checked(queries)
         size = min(len(queries), max(1, _GROUP_BYTES // (4 * self.shape[0])))
@@ -141,7 +141,7 @@ class GalleryFeatures:
             yield group, rows[: group.stop - group.start, : self.shape[0]]
 
     def _placed(self) -> Iterator[Float[Array, "rows dim"]]:
-        """Blocks on the devices, the last one filled up with zeros."""
+        """Blocks on the devices, the last one padded with zeros."""
         if self._blocks is not None:
             yield from self._blocks
             return
@@ -152,22 +152,22 @@ class GalleryFeatures:
             yield jax.device_put(padded, self._split)
 
     def _put_queries(self, group: Float[np.ndarray, "group dim"], size: int) -> Array:
-        """Queries on every device, filled up to `size` with zeros."""
+        """Queries on every device, padded to `size` with zeros."""
         return jax.device_put(np.pad(group, ((0, size - len(group)), (0, 0))), self._everywhere)
 
     def _checked(self, queries: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, "query dim"]:
         queries = np.asarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.shape[1] or not len(queries):
             raise ValueError(
-                f"queries must be [query, {self.shape[1]}], as the gallery is "
-                f"{list(self.shape)}; they are {list(queries.shape)}"
+                f"queries have shape {list(queries.shape)}; expected [query, {self.shape[1]}], as "
+                f"the gallery has shape {list(self.shape)}"
             )
         _require_finite(queries, "query", 0)
         return queries
 
 
 def room(devices: Sequence[jax.Device] | None = None) -> float:  # pyright: ignore[reportInvalidTypeForm]  (jax's)
-    """Bytes that a gallery may take on the devices."""
+    """Bytes that a gallery may use on the devices."""
     stats = [device.memory_stats() for device in devices or jax.local_devices()]
     if all(stats):
         return 0.8 * sum(each["bytes_limit"] - each["bytes_in_use"] for each in stats)
@@ -184,13 +184,13 @@ def top_k(
     Args:
         query_features: L2-normalised.
         gallery: L2-normalised features, or a `GalleryFeatures` of them.
-        k: how many; all images where there are fewer.
+        k: number of images; all if there are fewer.
 
     Returns:
         Scores and indices in the gallery, best first.
 
     Raises:
-        ValueError: sizes that do not fit, or a feature that is not finite.
+        ValueError: the sizes do not match, or a feature is not finite.
     """
     gallery = gallery if isinstance(gallery, GalleryFeatures) else GalleryFeatures(gallery)
     return gallery.first(query_features, k)
@@ -217,7 +217,7 @@ def _product(queries, features):
 
 @functools.partial(jax.jit, static_argnames=("mesh", "k"))
 def _first(queries, features, kept, *, mesh, k):
-    """Scores and places in its block of each device's first k, ties by lower place."""
+    """Scores of each device's top k and their positions in its block, ties by lower position."""
 
     def of_one_device(queries, features, kept):
         scores = jnp.where(kept, _product(queries, features), -jnp.inf)
@@ -241,6 +241,6 @@ def _require_finite(features: Float[np.ndarray, "rows dim"], what: str, first: i
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         raise ValueError(
-            f"the features of {what} {first + np.argmin(finite)} are not finite: the training of "
-            "the model that made them has failed; take an earlier checkpoint, or train again"
+            f"the features of {what} {first + np.argmin(finite)} are not finite: the model's "
+            "training has failed; use an earlier checkpoint, or train again"
         )

@@ -1,4 +1,4 @@
-"""CLIP and AIMA in Flax NNX; they know nothing of data, training or files."""
+"""CLIP and AIMA in Flax NNX, independent of data, training and files."""
 
 from aima_jax.models.aima import AIMA
 from aima_jax.models.clip import CLIP, text_mask

@@ -1,4 +1,4 @@
-"""AIMA: CLIP, the multimodal encoder with its MAP head as in IRRA, and the identity classifier."""
+"""AIMA: CLIP, IRRA's multimodal encoder with its MAP head, and the identity classifier."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ class AIMA(nnx.Module):
     """The whole model.
 
     Args:
-        platform: what it computes on; None is the plain form, which is right everywhere.
+        platform: the target platform; None is the plain form, which is correct on all.
     """
 
     def __init__(self, config: AIMAConfig, *, rngs: nnx.Rngs, platform: Platform | None = None):
@@ -55,23 +55,23 @@ class AIMA(nnx.Module):
         image_tokens: Float[Array, "batch image_tokens dim"],
         text_mask: Bool[Array, "batch tokens"],
     ) -> Float[Array, "batch tokens dim"]:
-        """Text tokens that have looked at the image.
+        """Text tokens fused with the image by attention.
 
         Args:
-            text_tokens, image_tokens: as the encoders return them.
+            text_tokens, image_tokens: as returned by the encoders.
             text_mask: True for the first tokens of each row, up to and including the first end of
-                text; the others take no part (our decision: IRRA lets them in).
+                text; the others are masked out (our decision: IRRA keeps them).
         """
         return self.fusion(text_tokens, image_tokens, text_mask)
 
     def predict_masked(
         self, hidden: Float[Array, "batch positions dim"]
     ) -> Float[Array, "batch positions vocabulary"]:
-        """Float32 logits of the word at some positions of `fuse`'s result."""
+        """Float32 vocabulary logits for some positions of `fuse`'s result."""
         return self.map_head(hidden)
 
     def classify(self, features: Float[Array, "batch dim"]) -> Float[Array, "batch category"]:
-        """Float32 logits of the person category of global features, which are not normalised.
+        """Float32 person category logits for unnormalised global features.
 
         Raises:
             ValueError: the model has no identity classifier.
@@ -82,7 +82,7 @@ class AIMA(nnx.Module):
 
 
 class Fusion(nnx.Module):
-    """Text tokens that look at image tokens once, then at each other."""
+    """One cross-attention from text to image tokens, then self-attention among text tokens."""
 
     def __init__(
         self, config: CLIPConfig, depth: int, *, rngs: nnx.Rngs, platform: Platform | None = None
@@ -101,7 +101,7 @@ class Fusion(nnx.Module):
         image_tokens: Float[Array, "batch image_tokens dim"],
         text_mask: Bool[Array, "batch tokens"],
     ) -> Float[Array, "batch tokens dim"]:
-        # No residual around the cross-attention: the tokens become what was seen in the image.
+        # No residual around the cross-attention: its output replaces the text tokens.
         x = self.cross_attention(self.text_norm(text_tokens), self.image_norm(image_tokens))
         x = apply_blocks(
             self.blocks,
@@ -134,12 +134,12 @@ class MapHead(nnx.Module):
 
 
 def fusion_shape(config: CLIPConfig, depth: int) -> TransformerConfig:
-    """The fusion's blocks work in the joint space, with heads of 64 channels (IRRA).
+    """Shape of the fusion's blocks: the joint space's width, heads of 64 channels (IRRA).
 
-    Their activation is that of the text tower, whose tokens they are given.
+    The activation is the text tower's, since its tokens are the input.
     """
     if config.dim % 64:
-        raise ValueError(f"the fusion module needs a joint dimension in 64s, not {config.dim}")
+        raise ValueError(f"the fusion module needs a multiple of 64 as joint dim, not {config.dim}")
     return TransformerConfig(
         width=config.dim,
         layers=depth,

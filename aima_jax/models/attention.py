@@ -16,13 +16,13 @@ def attention(
     lengths: Int[Array, "batch"] | None = None,
     platform: Platform | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """Attend to keys; on recent NVIDIA GPUs in cuDNN's kernel, else in XLA's products and softmax.
+    """Attend to keys: on recent NVIDIA GPUs with cuDNN's kernel, else with XLA matmuls and softmax.
 
     Args:
         query, key, value: the projected tokens.
         causal: query i sees keys 0 to i only.
-        lengths: how many keys of each row exist, the first ones; all if None.
-        platform: what it is computed on; None is XLA's form, which is right everywhere.
+        lengths: number of valid keys in each row, from the first; all if None.
+        platform: the target platform; None is XLA's form, which is correct on all.
     """
     if platform is not None and has_cudnn_attention(platform, query.dtype, query.shape[-1]):
         return attention_by_cudnn(query, key, value, causal=causal, lengths=lengths)
@@ -32,7 +32,7 @@ def attention(
 
 
 def has_cudnn_attention(platform: Platform, dtype: jnp.dtype, head_dim: int) -> bool:
-    """Whether cuDNN has it: in 16 bits, on NVIDIA's GPUs since Ampere, heads in 8s of channels."""
+    """Whether cuDNN supports it: 16-bit, NVIDIA GPUs since Ampere, head_dim a multiple of 8."""
     recent = platform.kind == "cuda" and (platform.compute_capability or 0) >= 8
     return recent and dtype.itemsize == 2 and head_dim % 8 == 0
 
@@ -45,11 +45,10 @@ def attention_by_cudnn(
     causal: bool,
     lengths: Int[Array, "batch"] | None,
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """Attend in one kernel, which writes no weights: 0.85 × the temporary memory of a step.
+    """Attend in one kernel without storing attention weights: 0.85 × a step's temporary memory.
 
-    JAX refuses to train odd numbers of tokens in it, such as CLIP's 193 and 77. They get one more
-    token, which as a key does not exist: its place is beyond the lengths, or after all queries that
-    count.
+    JAX refuses to train odd numbers of tokens in it, such as CLIP's 193 and 77. They are padded
+    with one token, which is masked as a key: it is beyond the lengths, or after all valid queries.
     """
     queries, keys = query.shape[1], key.shape[1]
     if keys % 2 and lengths is None and not causal:

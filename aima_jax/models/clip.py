@@ -1,4 +1,4 @@
-"""CLIP's two towers (Radford et al. 2021), for images of any size and stride of the patches."""
+"""CLIP's two towers (Radford et al. 2021), for any image size and patch stride."""
 
 from functools import partial
 
@@ -64,7 +64,7 @@ class VisionTransformer(nnx.Module):
     def embed(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch tokens channels"]:
-        """Patches and class token with their positions."""
+        """Class and patch tokens with position embeddings."""
         patches = self.patch_embedding(images)
         batch, rows, columns, width = patches.shape
         own_grid = self.config.vision.grid(self.config.image_size)
@@ -87,7 +87,7 @@ class VisionTransformer(nnx.Module):
         return self.projection(self.post_norm(tokens))
 
 
-# Each module returns [batch, tokens, dim], the global token first; only `first` tokens if asked.
+# Each module returns [batch, tokens, dim], the global token first; only `first` tokens if given.
 IMAGE_TOWERS = {ViTConfig: VisionTransformer, ResNetConfig: ModifiedResNet}
 
 
@@ -112,7 +112,7 @@ class TextTransformer(nnx.Module):
         self.config = config
 
     def embed(self, tokens: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens channels"]:
-        """Words with their positions.
+        """Token embeddings with position embeddings.
 
         Raises:
             ValueError: the sentences are longer than the context.
@@ -163,7 +163,7 @@ class CLIP(nnx.Module):
     """An image tower and a text tower that project into one space.
 
     Args:
-        platform: what it computes on; None is the plain form, which is right everywhere.
+        platform: the target platform; None is the plain form, which is correct on all.
     """
 
     def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, platform: Platform | None = None):
@@ -174,13 +174,13 @@ class CLIP(nnx.Module):
     def encode_image(
         self, images: Float[Array, "batch height width 3"]
     ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch tokens dim"]]:
-        """Encode images that are normalised as CLIP's.
+        """Encode images normalised as CLIP expects.
 
-        Images of another size than the config's get the position grid resized, bilinearly.
+        For images of another size than the config's, the position grid is resized bilinearly.
 
         Returns:
-            The global features in float32, not normalised, and every projected token in the
-            config's dtype, of which the first is the global one.
+            The global features in float32, not normalised, and all projected tokens in the
+            config's dtype, the global one first.
         """
         tokens = self.vision(images)
         return tokens[:, 0].astype(jnp.float32), tokens
@@ -188,7 +188,7 @@ class CLIP(nnx.Module):
     def image_features(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch dim"]:
-        """The global features of `encode_image`, without what its other tokens alone need."""
+        """The global features of `encode_image`, without computation only other tokens need."""
         return self.vision(images, first=1)[:, 0].astype(jnp.float32)
 
     def encode_text(
@@ -197,8 +197,8 @@ class CLIP(nnx.Module):
         """Encode sentences of at most the context length.
 
         Returns:
-            The global features in float32, not normalised, which are those of the first end of
-            text, and every projected token in the config's dtype.
+            The global features in float32, not normalised, from the first end of text, and all
+            projected tokens in the config's dtype.
 
         Raises:
             ValueError: the sentences are longer than the context.

@@ -1,4 +1,4 @@
-"""Shapes of models, by hand, by name or from JSON; no array is made here."""
+"""Shapes of models, given by hand, by name or as JSON; no arrays are created here."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
 Channels = tuple[float, float, float]  # red, green, blue
 
-# Of each colour channel, of values in 0…1 (OpenAI CLIP).
+# Of each colour channel, for values in 0…1 (OpenAI CLIP).
 OPENAI_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD: Channels = (0.26862954, 0.26130258, 0.27577711)
 
@@ -46,11 +46,11 @@ class TransformerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTowerConfig:
-    """What an image tower expects of its pictures.
+    """The input normalisation of an image tower.
 
     Attributes:
-        pixel_mean: of each colour channel, of values in 0…1; subtracted.
-        pixel_std: standard deviation likewise; divides.
+        pixel_mean: of each colour channel, for values in 0…1; subtracted.
+        pixel_std: standard deviation of the same; the divisor.
     """
 
     pixel_mean: Channels = OPENAI_MEAN
@@ -64,7 +64,7 @@ class ImageTowerConfig:
         """Check the pixel statistics.
 
         Raises:
-            ValueError: they are not three numbers each, or a deviation is not over 0.
+            ValueError: they are not three numbers each, or a deviation is not positive.
         """
         for name, least in (("pixel_mean", -math.inf), ("pixel_std", 0.0)):
             value = getattr(self, name)
@@ -89,7 +89,7 @@ class ViTConfig(TransformerConfig, ImageTowerConfig):
             raise ValueError(f"patch_stride={self.patch_stride}: expected 1 pixel or more")
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of patches in an image, as a convolution without padding counts them."""
+        """Rows and columns of patches in an image, as in a convolution without padding."""
         rows, columns = ((side - self.patch_size) // self.patch_stride + 1 for side in image_size)
         return rows, columns
 
@@ -118,7 +118,7 @@ class ResNetConfig(ImageTowerConfig):
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of the feature map of an image."""
-        # The first convolution rounds up, the four poolings that follow round down.
+        # The first convolution rounds up, the following four poolings round down.
         rows, columns = ((side + 1) // 2 // 16 for side in image_size)
         return rows, columns
 
@@ -136,14 +136,14 @@ class TextConfig(TransformerConfig):
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Shape of a CLIP model and how it is computed.
+    """Shape of a CLIP model and its mode of computation.
 
     Attributes:
         image_size: height and width in pixels.
         dim: width of the space that both towers project into.
         dtype: of activations and products, "float32" or "bfloat16"; parameters are float32.
         scan_layers: loop over the blocks instead of unrolling them (see `apply_blocks`).
-        remat: "none", "dots" or "full": what the backward pass computes again (see `apply_blocks`).
+        remat: "none", "dots" or "full": what the backward pass recomputes (see `apply_blocks`).
     """
 
     image_size: tuple[int, int]
@@ -159,20 +159,20 @@ class CLIPConfig:
         _check_choice(self, "remat", Remat)
         if min(self.vision.grid(self.image_size)) < 1:
             raise ValueError(
-                f"CLIPConfig.image_size: {self.image_size} pixels have no room for one image token"
+                f"CLIPConfig.image_size: {self.image_size} pixels are too small for an image token"
             )
 
     @classmethod
     def preset(
         cls, name: str, *, patch_stride: int | None = None, **overrides: Any
     ) -> "CLIPConfig":
-        """A published CLIP's shape by its name, or "tiny" for tests and small data.
+        """The shape of a published CLIP by name, or "tiny" for tests and small data.
 
         Args:
             name: one of `PRESETS`.
             patch_stride: in pixels; the patch size if None.
-            overrides: other fields, as `image_size=(384, 128)`; the image size is that of the
-                pretraining unless given.
+            overrides: other fields, such as `image_size=(384, 128)`; by default the image size of
+                the pretraining.
 
         Raises:
             ValueError: there is no such preset.
@@ -187,10 +187,10 @@ class CLIPConfig:
         patch_stride: int | None = None,
         **overrides: Any,
     ) -> "CLIPConfig":
-        """The same model for another image size and patch stride, where they are given.
+        """The same model for another image size or patch stride, if given.
 
         Raises:
-            ValueError: an image tower without patches gets a patch stride.
+            ValueError: a patch stride is given for an image tower without patches.
         """
         vision = self.vision
         if patch_stride is not None:
@@ -209,9 +209,9 @@ class CLIPConfig:
         pixel_mean: Channels | None = None,
         pixel_std: Channels | None = None,
     ) -> "CLIPConfig":
-        """The same model with other heads, pixel statistics, or activation of both towers.
+        """The same model with other heads, pixel statistics, or activation in both towers.
 
-        What is None stays. A ResNet's activation is ReLU and stays so.
+        None keeps a value. A ResNet always keeps ReLU.
 
         Raises:
             ValueError: a width is not a multiple of its heads.
@@ -254,7 +254,7 @@ class AIMAConfig:
     """Shape of an AIMA model.
 
     Attributes:
-        num_categories: person categories that the identity classifier tells apart; 0 leaves it out.
+        num_categories: person categories of the identity classifier; 0: no classifier.
         fusion_depth: self-attention blocks of the multimodal encoder.
     """
 
@@ -284,7 +284,7 @@ def _check_choice(config: Any, name: str, kind: Any) -> None:
 
 
 def _has_fields(kind: type, names: Collection[str]) -> bool:
-    """Whether these are fields of a config, and all that it needs."""
+    """Whether all names are fields of a config and include all required ones."""
     needed = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
     return needed <= set(names) <= {f.name for f in dataclasses.fields(kind)}
 
@@ -307,7 +307,7 @@ def _text(width: int, layers: int = 12) -> TextConfig:
     return TextConfig(**_shape(width, layers))
 
 
-def _resnet(width: int, *layers: *tuple[int, int, int, int]) -> ResNetConfig:
+def _resnet(width: int, layers: tuple[int, int, int, int]) -> ResNetConfig:
     return ResNetConfig(width, layers, heads=width // 2)
 
 
@@ -317,9 +317,9 @@ PRESETS = {
     "ViT-B/16": CLIPConfig((224, 224), 512, _vit(768, 12, patch=16), _text(512)),
     "ViT-L/14": CLIPConfig((224, 224), 768, _vit(1024, 24, patch=14), _text(768)),
     "ViT-L/14@336": CLIPConfig((336, 336), 768, _vit(1024, 24, patch=14), _text(768)),
-    "RN50": CLIPConfig((224, 224), 1024, _resnet(64, 3, 4, 6, 3), _text(512)),
-    "RN101": CLIPConfig((224, 224), 512, _resnet(64, 3, 4, 23, 3), _text(512)),
-    "RN50x4": CLIPConfig((288, 288), 640, _resnet(80, 4, 6, 10, 6), _text(640)),
-    "RN50x16": CLIPConfig((384, 384), 768, _resnet(96, 6, 8, 18, 8), _text(768)),
-    "RN50x64": CLIPConfig((448, 448), 1024, _resnet(128, 3, 15, 36, 10), _text(1024)),
+    "RN50": CLIPConfig((224, 224), 1024, _resnet(64, (3, 4, 6, 3)), _text(512)),
+    "RN101": CLIPConfig((224, 224), 512, _resnet(64, (3, 4, 23, 3)), _text(512)),
+    "RN50x4": CLIPConfig((288, 288), 640, _resnet(80, (4, 6, 10, 6)), _text(640)),
+    "RN50x16": CLIPConfig((384, 384), 768, _resnet(96, (6, 8, 18, 8)), _text(768)),
+    "RN50x64": CLIPConfig((448, 448), 1024, _resnet(128, (3, 15, 36, 10)), _text(1024)),
 }

@@ -1,4 +1,4 @@
-"""What XLA's CPU backend needs beyond the plain form of a model; gains in docs/performance.md."""
+"""Workarounds that a model needs on XLA's CPU backend; gains in docs/performance.md."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +18,8 @@ def matmul(
 ) -> Float[Array, "*rows outputs"]:
     """`jnp.matmul` as a product of two matrices.
 
-    With more axes, XLA lays the tokens out anew for the gradient of the kernel.
-    On a TPU it is the other way round: rows of 193 tokens are laid out anew to be flattened.
+    With more axes, XLA transposes the tokens' layout for the gradient of the kernel.
+    On a TPU it is the other way round: flattening rows of 193 tokens changes the layout.
     """
     rows = x.reshape(-1, x.shape[-1])
     product = jnp.matmul(rows, kernel, preferred_element_type=preferred_element_type)
@@ -29,15 +29,15 @@ def matmul(
 def checkpoint(
     function: Callable[..., Float[Array, "batch ..."]], *, policy: Callable[..., bool]
 ) -> Callable[..., Float[Array, "batch ..."]]:
-    """`jax.checkpoint` that XLA's CPU backend honours.
+    """A `jax.checkpoint` that XLA's CPU backend honours.
 
-    The backend drops the barriers of `jax.checkpoint` early, then finds that the forward pass has
-    computed the same, and keeps that. Here the backward pass starts from arrays that depend on the
-    gradient, so that nothing can be found or computed early.
+    The backend drops the barriers of `jax.checkpoint` early; CSE then merges the recomputation with
+    the forward pass and keeps its results. Here the backward pass starts from arrays that depend on
+    the gradient, so that nothing can be merged or computed early.
 
     Args:
-        function: of an array whose first axis is the batch, then of parameters and lengths.
-        policy: which results are kept, as `jax.checkpoint` takes it.
+        function: takes an array whose first axis is the batch, then parameters and lengths.
+        policy: which results are kept, as in `jax.checkpoint`.
     """
     rematerialised = jax.checkpoint(function, policy=policy)
 
@@ -62,7 +62,7 @@ def checkpoint(
 
 
 def _later(x: Array, gradient: Array) -> Array:
-    """x, but for the compiler an array that cannot be known before the gradient is.
+    """x, as an array that for the compiler depends on the gradient.
 
     Each row of the batch depends on its own gradient, which is on the same device.
     """

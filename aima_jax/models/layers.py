@@ -1,4 +1,4 @@
-"""The layers that both CLIP towers and the fusion module are made of."""
+"""The layers of both CLIP towers and the fusion module."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -70,14 +70,14 @@ class LayerNorm(nnx.Module):
 
 
 def activate(x: Float[Array, "*shape"], activation: Activation) -> Float[Array, "*shape"]:
-    """QuickGELU, x·sigmoid(1.702·x), or the exact GELU that some retrained CLIPs have."""
+    """QuickGELU, x·sigmoid(1.702·x), or the exact GELU of some retrained CLIPs."""
     if activation == "quick_gelu":
         return x * jax.nn.sigmoid(1.702 * x)
     return jax.nn.gelu(x, approximate=False)
 
 
 class Attention(nnx.Module):
-    """Multi-head attention of tokens to each other, or to the tokens of a context."""
+    """Multi-head self-attention, or cross-attention to the tokens of a context."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Attention(nnx.Module):
         lengths: Int[Array, "batch"] | None = None,
         first: int | None = None,
     ) -> Float[Array, "batch queries channels"]:
-        """Attend from the first tokens, all by default, to the first `lengths` of the context."""
+        """Attend from the `first` tokens, or all, to the first `lengths` tokens of the context."""
         context = x if context is None else context
         query, key, value = self.query(x[:, :first]), self.key(context), self.value(context)
         mixed = attention(
@@ -178,17 +178,17 @@ def apply_blocks(
     remat: Remat,
     first: int | None = None,
 ) -> Float[Array, "batch first channels"]:
-    """Apply blocks of one shape in turn.
+    """Apply blocks of one shape in sequence.
 
     Args:
         blocks: the blocks; each keeps its own parameters.
         x: the tokens.
-        lengths: how many tokens of each row exist; all if None.
+        lengths: number of valid tokens in each row; all if None.
         scan_layers: compile one block and loop over it, on parameters stacked inside the step:
-            shorter to compile, a little slower to run.
-        remat: what the backward pass computes again: nothing, all but the matrix products ("dots",
-            which a CPU always does), or all but the tokens between blocks ("full").
-        first: how many tokens the last block computes, from all that are before it; all if None.
+            faster to compile, a little slower to run.
+        remat: what the backward pass recomputes: nothing, all but the matrix products ("dots",
+            always used on a CPU), or all but the tokens between blocks ("full").
+        first: number of tokens that the last block computes, from all its inputs; all if None.
     """
     if first is not None:
         if len(blocks) > 1:
@@ -224,7 +224,7 @@ def resize_positions(
     """Resize the grid of a position table as PyTorch's `interpolate` does (align_corners false).
 
     Args:
-        table: first the class position, which is kept, then those of the grid row by row.
+        table: first the class position, which is kept, then the grid positions, row by row.
         old, new: rows and columns.
         method: "bilinear", or "bicubic" with PyTorch's coefficient of -0.75; without antialiasing.
     """
@@ -238,7 +238,7 @@ def resize_positions(
 
 
 def interpolation_matrix(old: int, new: int, method: Resize) -> Float[np.ndarray, "new old"]:
-    """Weight of each old point in each new one, along one axis."""
+    """Weight of each old point in each new point, along one axis."""
     # Pixel centres are aligned: new i is at (i + 1/2)·old/new - 1/2.
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     if method == "bilinear":
@@ -250,14 +250,14 @@ def interpolation_matrix(old: int, new: int, method: Resize) -> Float[np.ndarray
     distance = np.abs(centres[:, None] - points)
     weights = 1 - distance if method == "bilinear" else _cubic(distance)
     matrix = np.zeros((new, old))
-    # Points over the edge stand for the edge itself.
+    # Points beyond the edge are clamped to it.
     rows = np.repeat(np.arange(new), len(offsets))
     np.add.at(matrix, (rows, np.clip(points, 0, old - 1).ravel()), weights.ravel())
     return matrix.astype(np.float32)
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:
-    """Cubic convolution (Keys 1981) with the coefficient -0.75 that PyTorch takes."""
+    """Cubic convolution (Keys 1981) with PyTorch's coefficient of -0.75."""
     a = -0.75
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
@@ -267,7 +267,7 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
 def normalize(
     images: UInt8[Array, "*batch height width 3"], mean: Channels, std: Channels
 ) -> Float[Array, "*batch height width 3"]:
-    """Turn pixels of 0…255 into float32 values: of 0…1, less `mean`, divided by `std`.
+    """Scale pixels from 0…255 to 0…1, subtract `mean` and divide by `std`, in float32.
 
     Args:
         images: pictures.

@@ -17,10 +17,10 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class ConvNorm(nnx.Module):
-    """A convolution and a batch normalisation whose statistics stay those of the pretraining.
+    """A convolution and a batch normalisation with frozen statistics from pretraining.
 
-    Statistics of each batch (IRRA) would make a row's features depend on the rows beside it; that
-    they stay is our decision.
+    Batch statistics (IRRA) would make a row's features depend on the other rows; freezing them is
+    our decision.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ConvNorm(nnx.Module):
 
 
 def pool(x: Float[Array, "batch rows columns channels"], stride: int) -> Array:
-    """Means over squares of `stride` points; what is left at the edges is dropped."""
+    """Means over squares of `stride` points; remainders at the edges are dropped."""
     return x if stride == 1 else nnx.avg_pool(x, (stride, stride), strides=(stride, stride))
 
 
@@ -85,8 +85,8 @@ class Bottleneck(nnx.Module):
 class AttentionPool(nnx.Module):
     """Attention between the feature map and its mean, projected to the joint space.
 
-    CLIP itself asks with the mean alone, which is token 0 here. The points of the map ask too, so
-    that the fusion module gets tokens of the same space (our decision).
+    CLIP itself uses only the mean as a query, which is token 0 here. Here the points of the map are
+    queries too, so that the fusion module gets tokens in the same space (our decision).
     """
 
     def __init__(

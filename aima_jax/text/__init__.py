@@ -1,4 +1,4 @@
-"""Attributes in words and tokens: prompt templates, CLIP's byte pairs, a dataset's text table."""
+"""Attributes in words and tokens: prompt templates, CLIP's BPE tokenizer, a text table."""
 
 from aima_jax.text.grammar import Clause, NounPhrase, Wording, things
 from aima_jax.text.table import TextTable, Variation, build_text_table

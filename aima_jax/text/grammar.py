@@ -1,8 +1,8 @@
-"""How a prompt is put together: words, noun phrases, clauses, and lists of them.
+"""The parts of a prompt: words, noun phrases, clauses, and lists of them.
 
-A prompt is a row of pieces. A piece is some words and the attribute phrase that they are, or None
-for words that no attribute owns: articles, prepositions, verbs, commas, and the nouns that several
-attributes share, such as "hair" in "long black hair".
+A prompt is a sequence of pieces. A piece is some words and the name of their attribute phrase, or
+None for words that belong to no attribute: articles, prepositions, verbs, commas, and nouns that
+several attributes share, such as "hair" in "long black hair".
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 Piece = tuple[str, str | None]
-# The words of the attributes that hold, under the name of the group or of the single bit.
+# The words of the attributes that are set, by the name of the group or of the single bit.
 Words = Mapping[str, Sequence[Piece]]
 
 _ARTICLE = re.compile(r"^an? ")
@@ -24,22 +24,22 @@ _ARTICLE = re.compile(r"^an? ")
 class NounPhrase:
     """A thing and its attributes: "a long-sleeved red top with a logo".
 
-    Attributes are given by their group or, where one goes elsewhere than the rest of its group, by
-    the name of the single bit. A noun with an article is countable: it gets the article that fits.
+    Attributes are given by their group or, for a bit placed apart from the rest of its group, by
+    the name of that bit. A noun with an article is countable; the article is adapted as needed.
     """
 
     noun: str = ""  # names the thing when no value of `head` does
-    head: str = ""  # attribute whose value names the thing; further values go behind "with"
+    head: str = ""  # attribute whose value names the thing; further values follow "with"
     adjectives: tuple[str, ...] = ()  # attributes before the noun
-    features: tuple[str, ...] = ()  # attributes after it, behind "with"
+    features: tuple[str, ...] = ()  # attributes after the noun, following "with"
 
     @functools.cached_property
     def attributes(self) -> tuple[str, ...]:
-        """All that can be said of the thing."""
+        """All attributes of the thing."""
         return tuple(filter(None, (*self.adjectives, self.head, *self.features)))
 
     def holds(self, said: Words) -> bool:
-        """Whether anything is said of the thing."""
+        """Whether any attribute of the thing is mentioned."""
         return not said.keys().isdisjoint(self.attributes)
 
     def pieces(self, said: Words, *, articles: bool) -> list[Piece]:
@@ -67,12 +67,12 @@ class Clause:
 
 @dataclasses.dataclass(frozen=True)
 class Wording:
-    """How the attributes of a dataset are put into words: plain data, which a file can keep.
+    """The words for a dataset's attributes: plain data, which can be stored in a file.
 
-    `words` are those of each bit, by its name; a value that is not listed is its own word. An
-    exclusive group's absence that every prompt says, "gender=male" where only `female` has a bit,
-    is listed too. `absences` are the words for what is not there, by group. `synonyms` are other
-    words for the same, by the words that they replace: "a woman", "a top", "wears".
+    `words` maps each bit to its words; a value that is not listed is its own word. If every prompt
+    states an exclusive group's absence, like "gender=male" where only `female` has a bit, it is
+    listed too. `absences` maps groups to the words for their absence. `synonyms` maps words to
+    alternatives: "a woman", "a top", "wears".
     """
 
     words: Mapping[str, str]
@@ -84,12 +84,12 @@ class Wording:
 
     @functools.cached_property
     def things(self) -> tuple[NounPhrase, ...]:
-        """All that the prompt mentions, the subject first."""
+        """All things in the prompt, the subject first."""
         clauses = (*self.details, *self.predicates)
         return (self.subject, *(thing for clause in clauses for thing in clause.things))
 
     def with_synonyms(self, generator: np.random.Generator) -> "Wording":
-        """The same wording, in which some words are replaced by one of their synonyms."""
+        """The same wording with some words replaced by a synonym."""
 
         def choose(words: str) -> str:
             return str(generator.choice((words, *self.synonyms.get(words, ()))))
@@ -109,7 +109,7 @@ class Wording:
         )
 
     def reordered(self, generator: np.random.Generator) -> "Wording":
-        """The same wording, in which clauses and the things in them come in another order."""
+        """The same wording with clauses, and the things in them, in random order."""
 
         def shuffle(items: Sequence[Any]) -> tuple[Any, ...]:
             return tuple(items[place] for place in generator.permutation(len(items)))
@@ -127,10 +127,10 @@ class Wording:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Wording":
-        """Return the wording that `to_dict` wrote, also through JSON.
+        """Return the wording from `to_dict`'s data, also after a JSON round trip.
 
         Raises:
-            ValueError: `data` is something else.
+            ValueError: `data` is not a wording.
         """
 
         def noun_phrase(one: Mapping[str, Any]) -> NounPhrase:
@@ -156,7 +156,7 @@ class Wording:
 
 
 def things(*attributes: str) -> tuple[NounPhrase, ...]:
-    """Return noun phrases for attributes that are a thing each: a hat, a backpack."""
+    """Return noun phrases for attributes that are each a thing: a hat, a backpack."""
     return tuple(NounPhrase(head=attribute) for attribute in attributes)
 
 
@@ -171,12 +171,12 @@ def listing(items: Sequence[list[Piece]], *, serial_comma: bool = False) -> list
 
 
 def without_article(words: str) -> str:
-    """Return "top" of "a top"; words without an article stay."""
+    """Return "top" for "a top"; words without an article are unchanged."""
     return _ARTICLE.sub("", words)
 
 
 def _with_article(pieces: list[Piece], articles: bool) -> list[Piece]:
-    """Put the article of the noun, which comes last, before its adjectives, or drop it."""
+    """Move the article of the noun, the last piece, before its adjectives, or drop it."""
     *adjectives, (noun, name) = pieces
     bare = without_article(noun)
     phrase = [*adjectives, (bare, name)]

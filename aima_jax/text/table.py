@@ -1,4 +1,4 @@
-"""The text side of a dataset: the tokens of every category's sentences, built once."""
+"""The text side of a dataset: the tokens of every category's sentences, computed once."""
 
 import dataclasses
 
@@ -14,16 +14,15 @@ _LENGTH_MULTIPLE = 8
 
 @dataclasses.dataclass(frozen=True)
 class TextTable:
-    """One row for each category, and in it one sentence for each variant, to be gathered by number.
+    """The tokenized sentences of each category: one row per category, one sentence per variant.
 
     Attributes:
-        tokens: of each sentence; variant 0 is the whole description by the run's template.
-        phrase_ids: which phrase of the sentence a token is part of, from 0 in the order of the
-            text; -1 for none.
-        said: what the sentence says of each bit, as `AttributeSchema.said` gives it.
-        whole: whether the sentence says all.
+        tokens: of each sentence; variant 0 is the whole description in the run's template.
+        phrase_ids: for each token the number of its phrase, from 0 in text order; -1 for none.
+        said: what the sentence states about each bit, as returned by `AttributeSchema.said`.
+        whole: whether the sentence states everything.
         attributes: bits of each category.
-        presences: which bits say that something is there; see `AttributeSchema`.
+        presences: which bits state a presence; see `AttributeSchema`.
         sentences: variant 0 in words.
     """
 
@@ -38,14 +37,14 @@ class TextTable:
 
 @dataclasses.dataclass(frozen=True)
 class Variation:
-    """How the sentences beyond the first differ from it: the chance of each, on its own. [ours]
+    """Independent probabilities of how further sentences differ from the first. [ours]
 
     Attributes:
-        partial: some of the groups are said, at least one, and the others left out.
-        absences: what is absent is stated.
+        partial: only some groups, at least one, are mentioned.
+        absences: absences are stated.
         templates: another template is drawn.
         synonyms: words are replaced by the wording's synonyms.
-        order: clauses and things come in another order.
+        order: clauses and things are reordered.
     """
 
     partial: float = 0.0
@@ -63,17 +62,17 @@ def build_text_table(
     variation: Variation | None = None,
     seed: int = 0,
 ) -> TextTable:
-    """Return the tokens of every category's sentences, as wide as the longest, rounded up to 8.
+    """Return the tokens of every category's sentences, padded to the longest, rounded up to 8.
 
     Args:
         attributes: bits of each category.
-        template: of variant 0, and of the others where `variation` does not draw another one.
-        variants: sentences for each category; those from 1 on depend on (seed, category, variant).
+        template: of variant 0, and of the others unless `variation` draws another one.
+        variants: sentences per category; from 1 on they depend on (seed, category, variant).
         variation: of the sentences from 1 on.
 
     Raises:
-        ValueError: there are no categories, bits that the schema does not have, or a sentence of
-            more than 77 tokens, start and end included.
+        ValueError: there are no categories, the bits do not match the schema, or a sentence has
+            more than 77 tokens with start and end tokens.
     """
     attributes = np.asarray(attributes)
     if attributes.ndim != 2 or not len(attributes):
@@ -93,10 +92,9 @@ def build_text_table(
     phrase_ids = np.full_like(tokens, -1)
     for row, sentence in enumerate(sentences):
         ids = _phrase_ids(sentence)
-        phrase_ids[row, 1 : 1 + len(ids)] = ids  # behind the start token
+        phrase_ids[row, 1 : 1 + len(ids)] = ids  # after the start token
 
-    longest = (tokens == END_TOKEN).argmax(axis=1).max() + 1
-    width = min(-(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, CONTEXT_LENGTH)
+    width = table_width(tokens)
     shape = (len(attributes), variants)
     said = np.stack([sentence.said for sentence in sentences])
     return TextTable(
@@ -110,15 +108,21 @@ def build_text_table(
     )
 
 
+def table_width(tokens: Int32[np.ndarray, "sentences tokens"]) -> int:
+    """Return the length of the longest sentence, rounded up to 8, at most 77."""
+    longest = int((tokens == END_TOKEN).argmax(axis=1).max()) + 1
+    return min(-(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, CONTEXT_LENGTH)
+
+
 def _vary(
     bits: UInt8[np.ndarray, "attributes"],
     template: PromptTemplate,
     variation: Variation,
     generator: np.random.Generator,
 ) -> Sentence:
-    """A sentence about a category that says some of it, or all in other words.
+    """A sentence about a category that is partial, or complete in other words.
 
-    The template's own sentence where the other would be too long.
+    If it would be too long, the template's own sentence.
     """
     partial, absences, templates, synonyms, order = (
         bool(generator.random() < chance) for chance in dataclasses.astuple(variation)
@@ -146,9 +150,9 @@ def draw_partial(
     generator: np.random.Generator,
     absences: bool,
 ) -> Description:
-    """Draw some groups of a whole description, at least one.
+    """Draw some groups of a complete description, at least one.
 
-    What is absent is drawn with `absences` alone, and if the wording lists words for it.
+    Absences are drawn only with `absences`, and only if the wording has words for them.
     """
     schema = template.schema
     names = [
@@ -165,8 +169,8 @@ def draw_partial(
 def _phrase_ids(sentence: Sentence) -> list[int]:
     """Return the phrase of every token, without start and end token.
 
-    A phrase borders on spaces and signs alone, at which no token reaches across: it can be counted
-    on its own.
+    A phrase is delimited by spaces and punctuation, which no token crosses: its tokens can be
+    counted separately.
     """
     ids = []
     position = 0

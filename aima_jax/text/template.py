@@ -1,4 +1,4 @@
-"""Sentences about a person from attributes, and where in them each attribute is said."""
+"""Sentences about a person from attributes, and the place of each attribute in them."""
 
 import dataclasses
 import functools
@@ -15,10 +15,10 @@ TEMPLATES = ("sentence", "list", "absence")
 
 
 class Phrase(NamedTuple):
-    """The words `text[start:end]` that say an attribute: a bit's name, of an absence the group's.
+    """The words `text[start:end]` of an attribute; `name` is the bit's, for an absence the group's.
 
-    They are the words that give the value, "long" of "long hair", "backpack" of "a backpack", or
-    "no hat". Articles, commas and all else around them belong to no phrase: our decision.
+    They are the words that give the value: "long" in "long hair", "backpack" in "a backpack", or
+    "no hat". Articles, commas and everything else around them belong to no phrase: our decision.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Phrase(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sentence:
-    """A prompt, its attribute phrases in the order of the text, and what it says of each bit."""
+    """A prompt, its attribute phrases in text order, and what it states about each bit."""
 
     text: str
     phrases: tuple[Phrase, ...]
@@ -37,14 +37,14 @@ class Sentence:
 
 @dataclasses.dataclass(frozen=True)
 class PromptTemplate:
-    """Put descriptions by a schema into words.
+    """Put descriptions in a schema into words.
 
     The templates are "sentence", a full sentence; "list", its terse form; and "absence", the
-    sentence that also states what is absent. They are our decision: the paper's prompt is not known
-    to us.
+    sentence that also states absences. They are our decision: the paper's prompt is not known to
+    us.
 
     Raises:
-        ValueError: there is no template of this name, or the wording is not of the schema.
+        ValueError: there is no template of this name, or the wording does not fit the schema.
     """
 
     schema: AttributeSchema
@@ -71,11 +71,11 @@ class PromptTemplate:
     def render(self, description: UInt8[np.ndarray, "attributes"] | Mapping[str, Any]) -> Sentence:
         """Return the sentence for a bit vector, all known, or for a dict, which may be partial.
 
-        The absences of a bit vector are said by the template "absence" alone, those of a dict by
-        every template; what a dict leaves out is unknown and not mentioned.
+        The absences of a bit vector are stated only by the template "absence", the absences of a
+        dict by every template; attributes missing from a dict are unknown and not mentioned.
 
         Raises:
-            ValueError: the schema does not have what is described.
+            ValueError: the schema does not have a described attribute.
         """
         if isinstance(description, Mapping):
             known = self.schema.validate(description)
@@ -88,13 +88,13 @@ class PromptTemplate:
         return Sentence(text, phrases, self.schema.said(description))
 
     def parse(self, text: str) -> Description | None:
-        """Return the description that a person typed, None where the text is free words.
+        """Parse a description that a person typed; None if the text is free-form.
 
         Attributes are parts with an equals sign, names of flags, and the wording's absences:
         "upper_color!=red, backpack, no hat".
 
         Raises:
-            ValueError: the text is empty, or the schema does not have an attribute in it.
+            ValueError: the text is empty, or contains an attribute that the schema does not have.
         """
         parts = [part.strip() for part in text.split(",") if part.strip()]
         if not parts:
@@ -109,7 +109,7 @@ class PromptTemplate:
 
     @functools.cached_property
     def _typed_absences(self) -> dict[str, str]:
-        """Attributes as `AttributeSchema.parse` reads them, by the words for their absence."""
+        """Map words for an absence to the attribute in the syntax of `AttributeSchema.parse`."""
         typed = {}
         for group in self.schema.groups:
             if group.kind == "flag":
@@ -120,7 +120,7 @@ class PromptTemplate:
 
     @functools.cached_property
     def _pieces(self) -> dict[str, Piece]:
-        """The words and phrase name of each bit, and of each absence that every prompt says."""
+        """The words and phrase name of each bit, and of each absence that every prompt states."""
         words = self.wording.words
         pieces = {}
         for group in self.schema.groups:
@@ -134,7 +134,7 @@ class PromptTemplate:
 
     @functools.cached_property
     def _placed_alone(self) -> set[str]:
-        """The bits that the wording places elsewhere than the rest of their group."""
+        """The bits that the wording places apart from the rest of their group."""
         placed = {name for thing in self.wording.things for name in thing.attributes}
         return placed.intersection(self.schema.names)
 
@@ -142,7 +142,7 @@ class PromptTemplate:
         return name if name in self._placed_alone else name.partition("=")[0]
 
     def _said(self, known: Description) -> Words:
-        """The words for what holds, by group or bit."""
+        """The words for the attributes that are set, by group or bit."""
         said: dict[str, list[Piece]] = {}
         for group in self.schema.groups:
             value = known.get(group.name, ())
@@ -155,7 +155,7 @@ class PromptTemplate:
         return said
 
     def _listed_absences(self, known: Description) -> list[Piece]:
-        """The words that the wording lists for what a whole description lacks."""
+        """The words that the wording lists for the absences of a complete description."""
         absences = self.wording.absences
         return [
             (absences[group.name], group.name)
@@ -164,12 +164,12 @@ class PromptTemplate:
         ]
 
     def _absences(self, known: Description) -> list[Piece]:
-        """The words for what a dict says not to hold, listed or made: "no hat", "no red top"."""
+        """The words for a dict's absences, listed or generated: "no hat", "no red top"."""
         pieces = []
         for group in self.schema.groups:
             value = known.get(group.name, ())
             if value is False or (value == group.absent and value is not None):
-                if f"{group.name}={value}" not in self._pieces:  # "gender=male" is said as a man
+                if f"{group.name}={value}" not in self._pieces:  # "gender=male" becomes "a man"
                     pieces.append((self._absence_words(group.name), group.name))
             elif isinstance(value, tuple):
                 for one in value:
@@ -186,7 +186,7 @@ class PromptTemplate:
         return f"no {group.replace('_', ' ')}"
 
     def _negation(self, bit: str) -> str:
-        """The word "no" and the thing that a bit is said of, as in "no red top", "no skirt"."""
+        """The word "no" and the bit with its thing, as in "no red top", "no skirt"."""
         place = self._place(bit)
         thing = next(thing for thing in self.wording.things if place in thing.attributes)
         words, _ = self._pieces[bit]
@@ -227,7 +227,7 @@ def _statement(wording: Wording, said: Words, absences: list[Piece]) -> list[Pie
 
 
 def _say(clauses: Sequence[Clause], said: Words) -> list[list[Piece]]:
-    """The clauses of which something is said, each with the things of which it is."""
+    """The clauses with something to say, each with only the things that are mentioned."""
     groups = []
     for clause in clauses:
         things = [thing.pieces(said, articles=True) for thing in clause.things if thing.holds(said)]
@@ -237,7 +237,7 @@ def _say(clauses: Sequence[Clause], said: Words) -> list[list[Piece]]:
 
 
 def _assemble(pieces: list[Piece]) -> tuple[str, tuple[Phrase, ...]]:
-    """Join pieces by spaces, none before a comma or full stop, and note where phrases are."""
+    """Join pieces with spaces, except before a comma or full stop, and record phrase positions."""
     text, phrases = "", []
     for words, name in pieces:
         if text and words not in (",", "."):

@@ -1,8 +1,8 @@
-"""CLIP's byte-pair encoding in plain Python; no network, the merges are package data.
+"""CLIP's byte-pair encoding in plain Python, without a network: the merges are package data.
 
-It gives the tokens of transformers' `CLIPTokenizer`. OpenAI's own repairs broken text and HTML
-entities first; this one takes a text as it is. Characters younger than Python's Unicode tables
-count as signs, not as letters.
+It returns the tokens of transformers' `CLIPTokenizer`. OpenAI's own tokenizer first repairs broken
+text and HTML entities; this one does not change the text. Characters newer than Python's Unicode
+tables count as symbols, not letters.
 """
 
 import functools
@@ -34,10 +34,10 @@ def tokenize(
     """Return the tokens of each text between start and end token, padded with 0.
 
     Raises:
-        ValueError: a text has more than `context_length` tokens, start and end included.
+        ValueError: a text has more than `context_length` tokens with start and end tokens.
     """
     if isinstance(texts, str):
-        raise ValueError("tokenize takes a list of texts; this is one str")
+        raise ValueError("tokenize takes a list of texts; found one str")
     tokens = np.full((len(texts), context_length), PAD_TOKEN, np.int32)
     for row, text in enumerate(texts):
         ids = [START_TOKEN, *encode(text), END_TOKEN]
@@ -58,7 +58,7 @@ def encode(text: str) -> list[int]:
             ids.append(_SPECIAL[part])
             continue
         part = unicodedata.normalize("NFC", part)
-        # Python alone knows the final form of sigma; CLIP's lower case is one character at a time.
+        # Only Python uses the final form of sigma; CLIP lowercases one character at a time.
         part = part.replace("Σ", "σ").lower()
         for word in _WORD_PATTERN.finditer(part.translate(_SKELETON)):
             ids.extend(_encode_word(part[word.start() : word.end()]))
@@ -66,21 +66,21 @@ def encode(text: str) -> list[int]:
 
 
 def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return the token of every symbol and the merges in order, for other tokenizers to load."""
+    """Return the token of every symbol and the ordered merges, for use in other tokenizers."""
     _, ranks, tokens = _vocabulary()
     return tokens | _SPECIAL, list(ranks)
 
 
 class _Skeleton(dict):
-    """Map a letter beyond ASCII to "a", a number to "0", a space to " ", any other sign to "!".
+    """Map a non-ASCII letter to "a", a number to "0", a space to " ", any other symbol to "!".
 
-    Python's `re` does not know Unicode's categories. On the skeleton of a text `_WORD_PATTERN`
-    needs none, and its matches are where the words are in the text.
+    Python's `re` does not support Unicode categories. On the skeleton of a text, `_WORD_PATTERN`
+    does not need them, and its matches have the same positions as the words in the text.
     """
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
-        if character in "\x1c\x1d\x1e\x1f":  # space to Python alone
+        if character in "\x1c\x1d\x1e\x1f":  # whitespace only in Python
             kind = "!"
         elif code < 128:
             kind = character
@@ -118,7 +118,7 @@ def _vocabulary() -> tuple[dict[int, str], dict[tuple[str, str], int], dict[str,
 
 @functools.lru_cache(maxsize=1 << 16)
 def _encode_word(word: str) -> tuple[int, ...]:
-    """Join the bytes of a word, always the pair first that CLIP's training joined first."""
+    """Merge the bytes of a word, always the pair of lowest rank first."""
     characters, ranks, tokens = _vocabulary()
     symbols = [characters[byte] for byte in word.encode()]
     symbols[-1] += "</w>"

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 from aima_jax.models.config import Channels
 from aima_jax.models.layers import normalize
 
-ASPECT = (0.3, 3.3)  # height over width of what is erased
+ASPECT = (0.3, 3.3)  # height over width of the erased rectangle
 ATTEMPTS = 10  # to find a rectangle that fits
 
 
@@ -22,16 +22,16 @@ def augment(
     erase: float,
     erase_area: tuple[float, float],
 ) -> Float[Array, "batch height width 3"]:
-    """Flip, crop, normalise and erase: uint8 pictures in, float32 as the encoder expects out.
+    """Flip, crop, normalise and erase: uint8 pictures in, float32 encoder inputs out.
 
     A picture is mirrored with probability `flip`, shifted by up to `pad` pixels in each direction
-    with black coming in, and with probability `erase` loses a rectangle of `erase_area` (shares of
-    the picture, smallest and largest). `mean` and `std` are what the image tower expects. What
-    happens to row i depends on `key` and i alone.
+    with black padding, and with probability `erase` loses a rectangle of `erase_area` (smallest and
+    largest share of the picture). `mean` and `std` are the image tower's. The augmentation of row i
+    depends on `key` and i alone.
 
-    Order and erasing are those of IRRA, i.e. torchvision's: aspect ratios log-uniform in 0.3…3.3,
-    and the mean of the pixels is filled in after normalisation, which is not where it belongs: with
-    CLIP's it makes a grey lighter than the mean.
+    Order and erasing follow IRRA, i.e. torchvision: aspect ratios log-uniform in 0.3…3.3, and the
+    fill value is the pixel mean, but after normalisation, where it does not belong: with CLIP's
+    statistics it gives a grey lighter than the mean.
 
     Raises:
         ValueError: the pictures are not uint8[batch, height, width, 3].
@@ -60,9 +60,9 @@ def augment(
 def _random_rectangle(
     key: PRNGKeyArray, shape: tuple[int, int], area: tuple[float, float]
 ) -> Bool[Array, "height width"]:
-    """True within a rectangle of a share of the picture drawn from `area`, all of it inside.
+    """A mask of a random rectangle inside the picture, its share of the picture drawn from `area`.
 
-    As in torchvision, shapes are drawn until one fits, ten at most; then nothing is erased.
+    As in torchvision, shapes are drawn until one fits; after ten failures nothing is erased.
     """
     height, width = shape
     area_key, aspect_key, place_key = jax.random.split(key, 3)

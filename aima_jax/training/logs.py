@@ -1,7 +1,7 @@
-"""The log of a run: for the person who watches it, and in files.
+"""The log of a run: on the screen and in files.
 
-A person sees a bar on a terminal, and lines where output is piped. The files are metrics.jsonl and
-TensorBoard's, which are cut back when a run resumes.
+A terminal shows a progress bar, piped output has lines. The files are metrics.jsonl and
+TensorBoard's, which are truncated when a run resumes.
 """
 
 import errno
@@ -22,12 +22,12 @@ from aima_jax.workdir import METRICS_FILE, read_metrics
 
 
 class Progress:
-    """Losses, images/s, the share of time spent waiting for data, and the time left, as shown.
+    """A display of losses, images/s, the share of time spent waiting for data, and the time left.
 
     Args:
         total: steps of the whole run.
-        first_step: where it starts or resumes.
-        batch_size: images a step.
+        first_step: the step at which the run starts or resumes.
+        batch_size: images per step.
         shown: False on all hosts but the first.
     """
 
@@ -45,7 +45,7 @@ class Progress:
         self._since = (first_step, time.perf_counter(), 0.0)
 
     def rates(self, step: int, waited: float) -> dict[str, float]:
-        """Images/s and the share of time waiting since the last call.
+        """Images/s and the share of time spent waiting, since the last call.
 
         Args:
             step: steps done.
@@ -61,7 +61,7 @@ class Progress:
         }
 
     def restart_rates(self, step: int, waited: float) -> None:
-        """Start the next rates anew after something other than steps; arguments as of `rates`."""
+        """Restart the rates after an interruption of the steps; arguments as in `rates`."""
         self._since = (step, time.perf_counter(), waited)
 
     def advance(self, step: int) -> None:
@@ -93,16 +93,16 @@ class Progress:
 
 
 class MetricsWriter:
-    """One line for each logged step or validation, and the same for TensorBoard.
+    """Writer of one line per logged step or validation, also for TensorBoard.
 
-    What is written is in the files at once: a checkpoint is never ahead of its metrics. Of
-    tensorboardX only the format is used: its writer has a thread that a full disk ends, and the
-    next write would wait for it for ever.
+    Writes are unbuffered, so that a checkpoint is never ahead of its metrics. Only the format of
+    tensorboardX is used: its writer has a thread that dies on a full disk, and the next write would
+    then block forever.
 
     Args:
-        workdir: holds `metrics.jsonl` and `tensorboard/`.
-        first_step: the step at which the run starts or resumes; lines of later steps, which the run
-            is about to take again, are removed.
+        workdir: contains `metrics.jsonl` and `tensorboard/`.
+        first_step: the step at which the run starts or resumes; lines of later steps, which will be
+            repeated, are removed.
 
     Raises:
         OSError: the disk is full; the files are as they were.
@@ -124,7 +124,7 @@ class MetricsWriter:
         """Write the values of a step, with names such as "train/loss" or "val/R1".
 
         Raises:
-            OSError: the disk is full; these values are written together with the next ones.
+            OSError: the disk is full; these values will be written with the next ones.
         """
         row = {"step": step, **values}
         try:
@@ -139,7 +139,7 @@ class MetricsWriter:
 
 
 class _Appended:
-    """A file to which records are appended whole; those that do not fit wait for the next one."""
+    """A file to which whole records are appended; records that do not fit wait for the next."""
 
     def __init__(self, path: pathlib.Path):
         self._file = path.open("ab", buffering=0)
@@ -159,13 +159,13 @@ class _Appended:
 
 
 def _line(row: Mapping[str, float]) -> bytes:
-    """A row as JSON, which has no NaN: null is a number that is not finite."""
+    """A row as JSON, which has no NaN: null stands for a non-finite number."""
     values = {name: value if math.isfinite(value) else None for name, value in row.items()}
     return json.dumps(values, allow_nan=False).encode() + b"\n"
 
 
 def _scalars(row: Mapping[str, float]) -> bytes:
-    """A row as TensorBoard's event."""
+    """A row as a TensorBoard event."""
     from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
     values = [
@@ -175,7 +175,7 @@ def _scalars(row: Mapping[str, float]) -> bytes:
 
 
 def _event(**fields) -> bytes:
-    """An event in TFRecord's frame: length, checksum, bytes, checksum."""
+    """An event in TFRecord framing: length, checksum, bytes, checksum."""
     from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboardX.record_writer import masked_crc32c
 

@@ -36,7 +36,7 @@ from aima_jax.training.setup import Run, open_run
 from aima_jax.training.step import Metrics, Rows
 from aima_jax.workdir import locked_workdir, record_start
 
-# What a host asks of all hosts; the largest counts.
+# A host's request to all hosts; the largest is followed.
 _NOTHING, _SAVE, _STOP = 0, 1, 2
 _NOT_LOGGED = ("failed", "skipped", "request")
 
@@ -48,13 +48,13 @@ class Interrupted(Exception):
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
-    """Train as the config says; a workdir that holds a checkpoint is resumed.
+    """Train as configured; if the workdir has a checkpoint, resume from it.
 
-    Called from another thread than the main one, it leaves signals alone.
+    Signals are handled only if called from the main thread.
 
     Raises:
         FileNotFoundError: dataset, weights or another run are not where the config says.
-        ValueError: the config, the dataset or the workdir is not what it should be.
+        ValueError: the config, the dataset or the workdir is invalid.
         FloatingPointError: a loss or gradient was not finite and `config.on_nonfinite` is "stop".
         OSError: a checkpoint could not be saved and `config.on_save_error` is "stop".
         Interrupted: the state was saved after a signal.
@@ -64,7 +64,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     with locked_workdir(workdir, config) as check_lock:
         run = open_run(config, workdir)
         if run.first_step == len(run.batches):
-            note = f"{workdir} is trained: all {run.first_step} steps are done"
+            note = f"{workdir} is fully trained: all {run.first_step} steps are done"
             print("\n".join([*run.notes, note]))
             return
         if jax.process_index() == 0:
@@ -73,7 +73,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
 
 
 def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
-    """Take all steps that are left, with validations and saves between them."""
+    """Take all remaining steps, with validations and saves between them."""
     config, total, first_host = run.config, len(run.batches), jax.process_index() == 0
     validate = Validation(run) if run.problem.validation is not None else None
     validate_every = max(1, round(config.eval_every_epochs * run.steps_per_epoch))
@@ -101,7 +101,7 @@ def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
         trace = stack.enter_context(contextlib.closing(Trace(config.profile, run.workdir)))
         if config.profile and not run.first_step <= profiled_steps(config.profile)[0] < total:
             progress.say(
-                f"config.profile={config.profile!r} traces nothing: this start takes the steps "
+                f"config.profile={config.profile!r} traces nothing: this run takes only steps "
                 f"{run.first_step} to {total - 1}"
             )
         writer = None
@@ -115,7 +115,7 @@ def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
                     writer.write(done, {"epoch": done / run.steps_per_epoch, **values})
 
         def read(step: int, metrics: Metrics) -> int:
-            """Wait for a step, log it if it is its turn, and return what the hosts ask."""
+            """Wait for a step, log it if due, and return the hosts' request."""
             nonlocal skipped
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             done = step + 1
@@ -126,7 +126,7 @@ def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
                 _raise_not_finite(run, int(values["failed"]), values)
             if values["skipped"] > skipped:
                 skipped = int(values["skipped"])
-                progress.say(f"step {step} was not finite and is skipped, {skipped} so far")
+                progress.say(f"step {step} was not finite and was skipped, {skipped} so far")
             if done % config.log_every_steps == 0 or done == total:
                 rates = progress.rates(done, run.batches.waited)
                 logged = {n: v for n, v in values.items() if n not in _NOT_LOGGED} | rates
@@ -177,10 +177,10 @@ def _take_steps(run: Run, check_lock: Callable[[], None]) -> None:
 
 
 def replay(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
-    """Take the step after the newest checkpoint once more, and save nothing.
+    """Repeat the step after the newest checkpoint, without saving anything.
 
     Returns:
-        Its losses and other metrics, which are printed as well.
+        Its losses and other metrics, which are also printed.
     """
     workdir = user_path(workdir).resolve()
     check_config(config)
@@ -195,20 +195,20 @@ def replay(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
 
 
 def batches_of(run: Run) -> Iterator[Rows]:
-    """The batches that are left, on the mesh."""
+    """The remaining batches, on the mesh."""
     make = _gathered if run.config.data.cache == "device" else _decoded
     return make(run.batches, run.mesh)
 
 
 def _decoded(batches: TrainBatches, mesh: Mesh) -> Iterator[Rows]:
-    """Put each batch that the host decodes on the mesh while the one before is used."""
+    """Transfer each batch that the host decodes to the mesh while the previous one is in use."""
     sharding = batch_sharding(mesh)
     names = ("image", "category")
     return one_ahead(put_rows({name: batch[name] for name in names}, sharding) for batch in batches)
 
 
 def _gathered(batches: TrainBatches, mesh: Mesh) -> Iterator[Rows]:
-    """Gather the same batches from a split that is decoded once and stays on the devices.
+    """Gather the same batches from a split that is decoded once and kept on the devices.
 
     Each host decodes its share of the split, which is sharded over all devices as uint8: PA-100K at
     384×128 is 12 GB.
@@ -232,13 +232,13 @@ def _gathered(batches: TrainBatches, mesh: Mesh) -> Iterator[Rows]:
 
 
 def ask_all_hosts(mesh: Mesh, request: int) -> Rows:
-    """This host's request as a part of a batch, whose largest one the step returns to all."""
+    """This host's request as part of a batch; the step returns the largest to all hosts."""
     own = np.full(mesh.size // jax.process_count(), request, np.int32)
     return put_rows({"request": own}, batch_sharding(mesh))
 
 
 def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compile in another thread, so that Ctrl-C ends the wait for it at once."""
+    """Compile in another thread, so that Ctrl-C ends the wait immediately."""
     outcome = []
 
     def run() -> None:
@@ -250,16 +250,16 @@ def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     thread = threading.Thread(target=run, name="compile", daemon=True)
     thread.start()
     while thread.is_alive():
-        thread.join(0.2)  # a signal may be given to another thread, and is noticed between waits
+        thread.join(0.2)  # a signal may arrive in another thread, and is handled between waits
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
 
 
 class Interruption:
-    """While entered, the first SIGTERM or SIGINT is noted by name; a second ends the process.
+    """A context that records the first SIGTERM or SIGINT by name; a second ends the process.
 
-    Python gives signals to the main thread alone; in any other, none is noted.
+    Python delivers signals only to the main thread; in any other, nothing is recorded.
     """
 
     def __init__(self):
@@ -274,7 +274,7 @@ class Interruption:
 
     def __exit__(self, *_) -> None:
         for number, handler in self._handlers.items():
-            # None is a handler that was not set by Python, which cannot set it again.
+            # None is a handler that was not set from Python, and cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -286,7 +286,7 @@ class Interruption:
 class Trace:
     """A trace of the steps "first:last" of `config.profile` in `workdir/profile`.
 
-    TensorBoard and Perfetto show it.
+    TensorBoard and Perfetto display it.
     """
 
     def __init__(self, steps: str, workdir: pathlib.Path):
@@ -296,7 +296,7 @@ class Trace:
 
     @contextlib.contextmanager
     def around(self, step: int) -> Iterator[None]:
-        """Start the trace before its first step, and mark each step in it."""
+        """Start the trace before its first step, and annotate each step."""
         if step == self._first:
             jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
             self._running = True
@@ -304,12 +304,12 @@ class Trace:
             yield
 
     def end(self, step: int) -> None:
-        """End the trace after its last step, whose result has been waited for."""
+        """End the trace after its last step has completed."""
         if step == self._last:
             self.close()
 
     def close(self) -> None:
-        """End the trace if it runs."""
+        """End the trace if it is running."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
@@ -317,9 +317,9 @@ class Trace:
 
 @contextlib.contextmanager
 def _full_disk_handled(config: ConfigDict, progress: Progress) -> Iterator[None]:
-    """Let what cannot be written stop the run, or only be reported, as the config says.
+    """Stop the run on a write error, or only report it, as configured.
 
-    One of many hosts cannot continue alone.
+    With several hosts the run always stops: one cannot continue alone.
     """
     try:
         yield
@@ -330,7 +330,7 @@ def _full_disk_handled(config: ConfigDict, progress: Progress) -> Iterator[None]
 
 
 def _raise_not_finite(run: Run, step: int, values: Mapping[str, float]) -> NoReturn:
-    """End the run, naming the step, the losses, the pictures and the command that replays it.
+    """Stop the run; report the step, the losses, the pictures and the command to replay it.
 
     Raises:
         FloatingPointError: always.

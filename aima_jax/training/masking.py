@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Int, Int32, PRNGKeyArray
 
 from aima_jax.text.tokenizer import MASK_TOKEN
 
-# Of the chosen phrases, the shares that become the mask token and random words; the rest stays.
+# Shares of the chosen phrases that become the mask token and random words; the rest is unchanged.
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1
 MASKING_OPTIONS = ("mask_rate", "mask_capacity")  # fields of the config that `mask_phrases` takes
 
@@ -34,27 +34,27 @@ def mask_phrases(
     Int[Array, "batch k"],
     Bool[Array, "batch k"],
 ]:
-    """Hide some phrases of each sentence: (masked tokens, positions, targets, mask).
+    """Mask some phrases of each sentence: (masked tokens, positions, targets, mask).
 
-    Each phrase is chosen with probability `mask_rate`, and one in a sentence where none was. All
-    tokens of a chosen phrase become the mask token (80 %), become random `attribute_words` (10 %)
-    or stay (10 %). The rates are BERT's, as IRRA has them; masking whole phrases is our decision.
+    Each phrase is chosen with probability `mask_rate`, but at least one per sentence. All tokens of
+    a chosen phrase become the mask token (80 %), become random `attribute_words` (10 %) or are
+    unchanged (10 %). The rates are BERT's, as in IRRA; masking whole phrases is our decision.
 
     At most k = `mask_capacity` tokens of a sentence are chosen: chosen phrases are admitted in
     random order until one does not fit. Phrases of more than k tokens are never chosen. A sentence
-    without phrases stays as it is. What happens to row i depends on `key` and i alone.
+    without phrases is unchanged. The masking of row i depends on `key` and i alone.
 
     Args:
         key: random key.
         tokens: sentences.
         phrase_ids: for each token the number of its phrase in the sentence, from 0; -1 for none.
         mask_rate: probability from 0 to 1.
-        mask_capacity: most tokens chosen in a sentence.
+        mask_capacity: maximum number of tokens chosen in a sentence.
         attribute_words: tokens to draw replacements from.
 
     Returns:
-        masked_tokens: what the model sees.
-        positions: where the chosen tokens stand, ascending, then 0.
+        masked_tokens: the model's input.
+        positions: of the chosen tokens, ascending, padded with 0.
         targets: `tokens` at `positions`.
         mask: True where `positions` is a chosen token.
 
@@ -64,7 +64,7 @@ def mask_phrases(
     if len(attribute_words) == 0:
         raise ValueError("attribute_words is empty; expected the tokens of at least one phrase")
     if mask_capacity < 1:
-        raise ValueError(f"mask_capacity is {mask_capacity}; expected at least 1 token a sentence")
+        raise ValueError(f"mask_capacity is {mask_capacity}; expected at least 1 token")
 
     attribute_words = jnp.asarray(attribute_words, tokens.dtype)
 
@@ -92,10 +92,10 @@ def mask_phrases(
 def _choose(
     key: PRNGKeyArray, size: Int[Array, "phrases"], mask_rate: float, capacity: int
 ) -> Bool[Array, "phrases"]:
-    """Choose phrases by their numbers of tokens; those of no token do not exist."""
+    """Choose phrases, given their numbers of tokens; phrases of 0 tokens do not exist."""
     draw = jax.random.uniform(key, size.shape)
     draw = jnp.where((size > 0) & (size <= capacity), draw, jnp.inf)
     chosen = (draw < mask_rate) | ((draw == jnp.min(draw)) & jnp.isfinite(draw))
-    # The draws know nothing of the phrases' places, so their order serves for admission as well.
+    # The draws do not depend on the phrases' positions, so their order serves for admission too.
     up_to_here = jnp.sum(jnp.where(chosen & (draw <= draw[:, None]), size, 0), axis=-1)
     return chosen & (up_to_here <= capacity)

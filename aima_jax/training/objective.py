@@ -1,4 +1,4 @@
-"""What a step minimises: the weighted losses of a batch, which is encoded whole or in parts."""
+"""The training objective: the weighted losses of a batch, encoded whole or in parts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ Metrics = dict[str, Float[Array, ""]]
 
 @dataclass(frozen=True)
 class Objective:
-    """The losses that have a weight, and how sentences are masked for them.
+    """The losses with a weight, and the masking of sentences for them.
 
     Attributes:
-        weights: by the loss's name in `LOSSES`; none is 0.
+        weights: by the loss's name in `LOSSES`; never 0.
         options: keyword arguments of each of these losses.
         masking: keyword arguments of `mask_phrases`.
         match_masked_text: all losses see the masked sentence, as in IRRA's code.
-        varied: probability that a row's sentence is another one than the first of its category.
+        varied: probability that a row's sentence is not the first of its category.
     """
 
     weights: Mapping[str, float]
@@ -37,7 +37,7 @@ class Objective:
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Objective":
-        """Take from a config what concerns losses and sentences."""
+        """Build the objective from a config."""
         shared = {**config.loss, "chunk_size": config.loss.chunk_size or None}
         weights, options = {}, {}
         for name, loss in LOSSES.items():
@@ -50,7 +50,7 @@ class Objective:
         return cls(weights, options, masking, config.match_masked_text, config.sentences.varied)
 
     def needs(self, *fields: str) -> bool:
-        """Whether a loss with a weight reads one of these fields of a LossBatch."""
+        """Whether any weighted loss reads one of these fields of a LossBatch."""
         return any(field in LOSSES[name].needs for name in self.weights for field in fields)
 
     def __call__(
@@ -60,8 +60,8 @@ class Objective:
 
         Args:
             model: encodes the rows.
-            rows: as `draw_rows` gives them.
-            parts: equal parts in which the rows are encoded; the losses see all of them.
+            rows: as returned by `draw_rows`.
+            parts: number of equal parts in which rows are encoded; losses see all rows.
         """
         count = jnp.sum(rows["mask"], dtype=jnp.float32) if "mask" in rows else jnp.float32(0)
         features, shares = _in_parts(lambda part: self._encode(model, part, count), rows, parts)
@@ -83,14 +83,14 @@ class Objective:
         return LOSSES[name].function(batch, **self.options[name])
 
     def _encode(self, model: AIMA, rows: Rows, count: Array) -> tuple[Rows, Metrics]:
-        """Features of some rows, and what they add to the losses that read masked sentences."""
+        """Features of some rows, and their contribution to losses on masked sentences."""
         features, image_tokens = {}, None
         if self.needs("masked"):
             features["image_features"], image_tokens = model.encode_image(rows["image"])
         elif self.needs("image_features", "image_logits"):
             features["image_features"] = model.image_features(rows["image"])
 
-        sentences = {}  # of which features are wanted, by what they are read from
+        sentences = {}  # features to compute, and the tokens they are computed from
         if self.needs("text_features", "text_logits"):
             sentences["text_features"] = "masked_tokens" if self.match_masked_text else "tokens"
         if self.needs("partial_text_features"):
@@ -119,10 +119,10 @@ def _loss_batch(rows: Rows, **computed: Any) -> LossBatch:
 def _encode_sentences(
     model: AIMA, sentences: Mapping[str, Int[Array, "batch tokens"]]
 ) -> dict[str, tuple[Array, Array]]:
-    """Features and tokens of several sentences of each row, encoded in one pass."""
+    """Features and tokens of several sentences per row, encoded in one pass."""
     if not sentences:
         return {}
-    # Next to each other, so that rows stay on their device.
+    # A row's sentences are adjacent, so that rows stay on their device.
     stacked = jnp.stack(list(sentences.values()), axis=1)
     features, tokens = model.encode_text(stacked.reshape(-1, stacked.shape[-1]))
     features = features.reshape(*stacked.shape[:2], -1)
@@ -131,7 +131,7 @@ def _encode_sentences(
 
 
 def _accuracy(masked: Masked) -> Float[Array, ""]:
-    """What some rows add to the share of masked words whose logit is the highest."""
+    """The contribution of some rows to the top-1 accuracy on masked words."""
     of_target = jnp.take_along_axis(masked.logits, masked.targets[..., None], axis=-1)[..., 0]
     hits = (of_target >= jnp.max(masked.logits, axis=-1)) & masked.mask
     return jnp.sum(hits, dtype=jnp.float32) / jnp.maximum(masked.total, 1)
@@ -140,11 +140,11 @@ def _accuracy(masked: Masked) -> Float[Array, ""]:
 def _in_parts(
     encode: Callable[[Rows], tuple[Rows, Metrics]], rows: Rows, parts: int
 ) -> tuple[Rows, Metrics]:
-    """Encode rows in equal parts, each again for the backward pass.
+    """Encode rows in equal parts, recomputing each for the backward pass.
 
-    The losses see the features of all parts, so the gradient is that of the whole batch at the
-    memory of one part (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
-    Limited Setup"). A part takes every `parts`-th row, which leaves each row on its device.
+    The losses see the features of all parts, so the gradient is the whole batch's with the memory
+    of one part (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+    Setup"). A part takes every `parts`-th row, so that each row stays on its device.
     """
     if parts == 1:
         return encode(rows)

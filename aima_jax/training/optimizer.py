@@ -16,11 +16,11 @@ def match_rules(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, int]:
     """Give each parameter the index of the first rule whose pattern is found in its name.
 
     Args:
-        names: parameters, as "fusion.blocks.0.attention.query.kernel".
+        names: parameters, such as "fusion.blocks.0.attention.query.kernel".
         rules: (pattern, learning-rate factor, weight decay); a factor of 0 freezes.
 
     Raises:
-        ValueError: a pattern is not a regular expression, or parameters match none.
+        ValueError: a pattern is not a regular expression, or a parameter matches none.
     """
     for pattern, *_ in rules:
         try:
@@ -69,16 +69,16 @@ def make_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """Build Adam over a flat dict of trainable parameters.
 
-    Weight decay is added to the gradient before Adam sees it, as PyTorch's Adam does it (IRRA), but
-    only in elements that have had a gradient: what no batch has touched stays to the last bit.
+    Weight decay is added to the gradient before Adam, as in PyTorch's Adam (IRRA), but only in
+    elements that have had a gradient: elements that no batch has touched are bitwise unchanged.
     [ours]
 
     Args:
         names: the trainable parameters.
         rules: see `match_rules`.
-        schedule: learning rate by step, before the rule's factor; the step comes with each update,
-            as the keyword `step`, so that one count serves the schedule and its report.
-        gradient_clip: largest global norm of the gradients; 0 switches it off.
+        schedule: learning rate by step, before the rule's factor; each update takes the keyword
+            `step`, so that the schedule and the metrics share one count.
+        gradient_clip: maximum global norm of the gradients; 0 disables clipping.
     """
 
     def group(factor: float, decay: float) -> optax.GradientTransformation:
@@ -96,7 +96,7 @@ def make_optimizer(
 
 
 def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Scale by the learning rate of the step that is given, which counts skipped steps as well."""
+    """Scale by the learning rate of the given step, which counts skipped steps too."""
 
     def update(
         updates: optax.Updates,
@@ -109,17 +109,17 @@ def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransform
         rate = -jnp.asarray(schedule(step))
         return jax.tree.map(lambda u: jnp.asarray(rate, u.dtype) * u, updates), state
 
-    # Every update comes with a step, which optax's type does not know.
+    # Every update takes a step, which optax's type does not have.
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)  # pyright: ignore[reportArgumentType]
 
 
 def _adam_with_decay(
     adam: optax.GradientTransformation, decay: float
 ) -> optax.GradientTransformation:
-    """Adam of g + decay · p, where g or the second moment is not 0; elsewhere of 0.
+    """Adam on g + decay · p where g or the second moment is not 0, elsewhere on 0.
 
-    Adam divides by the gradient's size. A decay alone would therefore take an element that has no
-    other gradient, such as a word of no sentence, to 0 in steps as large as the others'.
+    Adam divides by the gradient's magnitude. Decay alone would therefore move an element without
+    any gradient, such as the embedding of an unused word, to 0 in steps as large as any other.
     """
 
     def add_decay(gradient: Array, param: Array, second_moment: Array) -> Array:

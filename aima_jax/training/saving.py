@@ -1,4 +1,4 @@
-"""Writing checkpoints in the background, keeping the newest two and the best."""
+"""Background writing of checkpoints, keeping the newest two and the best."""
 
 import contextlib
 import math
@@ -26,10 +26,10 @@ _TRAIN_FIELDS = ("step", "opt_state", "failed", "skipped")
 
 
 class Saver:
-    """Saves of training states that do not stall the steps; one runs at a time.
+    """Asynchronous saver of training states, one save at a time.
 
-    The checkpoint that was best by validation Rank-1 stays, whatever comes after it, and so do the
-    newest two: should the newest be damaged, the one before it serves.
+    The checkpoint with the best validation Rank-1 is kept, and the newest two: if the newest is
+    damaged, the previous one is used.
     """
 
     def __init__(self, workdir: pathlib.Path, metadata: checkpoint.Metadata):
@@ -42,11 +42,11 @@ class Saver:
     def save(
         self, step: int, state: TrainState, *, metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Start a save, after waiting for one that still runs.
+        """Start a save, after waiting for a running one.
 
         Raises:
-            OSError: this save or the one before it failed, and earlier checkpoints are as they
-                were. If it was the one before, this save runs all the same.
+            OSError: this save or the previous one failed; earlier checkpoints are unchanged. If the
+                previous one failed, this save is still started.
         """
         try:
             self.wait()
@@ -54,7 +54,7 @@ class Saver:
             self._start(step, state, dict(metrics) if metrics else None)
 
     def save_failed(self, state: TrainState) -> None:
-        """Save the state before the step that was not finite, which is still to come then."""
+        """Save the state before the step that was not finite, so that resuming repeats it."""
         step = int(state.failed)
         self.wait()
         if from_first_host(lambda: checkpoint.is_sealed(self._folder / str(step))):
@@ -67,7 +67,7 @@ class Saver:
         """Wait until no save runs.
 
         Raises:
-            OSError: it failed; earlier checkpoints are as they were.
+            OSError: a save failed; earlier checkpoints are unchanged.
         """
         if self._running is not None:
             self._running.join()
@@ -89,7 +89,7 @@ class Saver:
         return ocp.training.Checkpointer(str(self._folder), cleanup_tmp_directories=True)
 
     def _start(self, step: int, state: TrainState, metrics: dict[str, float] | None) -> None:
-        # A copy, since the next step takes the arrays: its id takes time to compute.
+        # A copy, since the arrays are donated to the next step, and hashing them takes time.
         params = to_first_host(state.params)
         items = {
             "params": state.params,
@@ -129,7 +129,7 @@ class Saver:
             self._error = error
 
     def _discard(self) -> None:
-        """Remove all but the newest two and the best; what a kill leaves of one has no number."""
+        """Remove all but the newest two and the best; leftovers of a kill are not numbered."""
         steps = checkpoint.steps(self._folder.parent)
         scores = {step: checkpoint.score(self._folder / str(step)) for step in steps}
         scores = {step: score for step, score in scores.items() if score < math.inf}
@@ -139,10 +139,10 @@ class Saver:
         self._clean()
 
     def _failed(self, error: Exception) -> OSError:
-        """What to raise for a save that failed, after starting Orbax anew.
+        """Restart Orbax after a failed save, and return the error to raise.
 
-        Orbax would raise the error again at the next save. With many hosts there is none: they
-        cannot agree on it where one of them has failed.
+        Orbax would raise the error again at the next save. With several hosts there is no next
+        save: they cannot agree on it once one of them has failed.
         """
         if jax.process_count() == 1:
             with contextlib.suppress(Exception):
@@ -152,7 +152,7 @@ class Saver:
         return OSError(f"a checkpoint could not be saved in {self._folder}: {error}")
 
     def _clean(self) -> None:
-        """Remove what saves that failed and checkpoints that were removed have left."""
+        """Remove leftovers of failed saves and removed checkpoints."""
         steps = {str(step) for step in checkpoint.steps(self._folder.parent)}
         for path in self._folder.iterdir():
             unsealed = path.name in steps and not checkpoint.is_sealed(path)
@@ -163,7 +163,7 @@ class Saver:
 def restore_state(
     path: pathlib.Path, abstract: TrainState, *, mesh: Mesh, min_shard_elements: int
 ) -> TrainState:
-    """Read a whole training state, each array straight to its place on the mesh."""
+    """Read a complete training state, each array directly to its place on the mesh."""
     items = {
         "params": abstract.params,
         "train": {name: getattr(abstract, name) for name in _TRAIN_FIELDS},
@@ -172,16 +172,16 @@ def restore_state(
         loaded = checkpoint.load_items(path, items, mesh, min_shard_elements)
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"{path} holds the state of another optimizer, or of another version of it; start a "
-            f"new run from its model: --config.init_from={path}"
+            f"{path} has the state of another optimizer, or another version of it; start a new run "
+            f"from its model: --config.init_from={path}"
         ) from error
     return TrainState(params=loaded["params"], **loaded["train"])
 
 
 def clear_damaged(workdir: pathlib.Path) -> list[str]:
-    """Rename damaged checkpoints to `<step>.damaged`, remove a save that was cut off; a line each.
+    """Rename damaged checkpoints to `<step>.damaged`, remove an incomplete save; a line for each.
 
-    Saves run one after the other: only the newest of all can be one that was cut off.
+    Saves run one after the other: only the newest can be incomplete.
     """
     notes, steps = [], checkpoint.steps(workdir)
     for step in steps:

@@ -1,4 +1,4 @@
-"""What a run is made of: data, model, optimizer and the jitted step, new or resumed."""
+"""The parts of a run, new or resumed: data, model, optimizer and the jitted step."""
 
 import dataclasses
 import pathlib
@@ -51,9 +51,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Run:
-    """What training and replaying share; `notes` are for the person who started it.
+    """The parts that training and replaying share; `notes` are messages to the user.
 
-    `step` is jitted, and donates the state that it is given.
+    `step` is jitted and donates its state.
     """
 
     config: ConfigDict
@@ -80,11 +80,11 @@ class Run:
 
 
 def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
-    """Make a run ready, from its newest sound checkpoint or from the start.
+    """Set up a run, from its newest sound checkpoint or from the start.
 
     Raises:
         FileNotFoundError: dataset, weights or another run are not where the config says.
-        ValueError: they do not fit each other, or the batch does not fit the devices.
+        ValueError: they do not match, or the batch size does not suit the devices.
     """
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     platform = platform_of(mesh)
@@ -192,7 +192,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
 
 
 def load_problem(config: ConfigDict, dataset: Dataset) -> Problem:
-    """Take from a prepared dataset what the config wants.
+    """Load the configured parts of a prepared dataset.
 
     Raises:
         ValueError: a split is empty or smaller than a batch, or a sentence is too long.
@@ -233,8 +233,8 @@ def initial_parameters(
 ) -> tuple[AIMA, Parameters]:
     """The abstract model, and its parameters: random, from weights or from another run.
 
-    Weights are CLIP's, or those of a complete model, which have a depth of the fusion module too.
-    Another run's model is taken as it is, its classifier only for the same categories.
+    Weights are a CLIP or a complete model, which also determines the depth of the fusion module.
+    Another run's model is used unchanged, its classifier only for the same categories.
 
     Args:
         config: of the run.
@@ -242,8 +242,8 @@ def initial_parameters(
         mesh: where the parameters are placed.
 
     Raises:
-        FileNotFoundError: weights or run are not there.
-        ValueError: they do not fit; see `load_pretrained`.
+        FileNotFoundError: weights or run do not exist.
+        ValueError: they do not match the config; see `load_pretrained`.
     """
     platform, num_categories = platform_of(mesh), len(table)
     pretrained: Parameters = {}
@@ -301,7 +301,7 @@ def initial_parameters(
     shardings = state_shardings(shapes, mesh, config.mesh.min_shard_elements)
     params = {name: jax.device_put(x, shardings[name]) for name, x in pretrained.items()}
     if shapes.keys() - params.keys():
-        # Not under jit: compiled into one program, the draws take minutes on a GPU.
+        # Not under jit: compiled into one program, initialisation takes minutes on a GPU.
         drawn = flatten(create())
         for name in shapes.keys() - params.keys():
             params[name] = put_array(np.asarray(drawn.pop(name)), shardings[name])
@@ -316,7 +316,7 @@ def initial_state(
     mesh: Mesh,
     min_shard_elements: int,
 ) -> TrainState:
-    """The state before the first step; the optimizer's moments are where their parameters are."""
+    """The state before the first step; optimizer moments are sharded like their parameters."""
     create = partial(TrainState.create, optimizer=optimizer, trainable=trainable)
     shardings = state_shardings(jax.eval_shape(create, params), mesh, min_shard_elements)
     return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
@@ -330,7 +330,7 @@ def compute_dtype(name: str, platform: Platform) -> str:
 
 
 def known_words(config: ConfigDict, table: TextTable) -> dict[str, Any]:
-    """What a text tower has seen: a CLIP's words or none, and the tokens it is trained with."""
+    """The words known to a text tower: whether a CLIP's, and the tokens of its training."""
     words = {"from_clip": bool(config.weights), "trained": []}
     if config.weights and (exported := exported_words(config.weights)):
         words = exported
@@ -343,11 +343,11 @@ def known_words(config: ConfigDict, table: TextTable) -> dict[str, Any]:
 
 
 def _micro_batches(config: ConfigDict, mesh: Mesh) -> int:
-    """In how many parts a batch is encoded; checks that devices and parts divide it."""
+    """The number of parts in which a batch is encoded; check that devices and parts divide it."""
     size = config.micro_batch_size or config.batch_size
     if config.batch_size % mesh.size:
         raise ValueError(
-            f"config.batch_size={config.batch_size} does not divide among {mesh.size} devices"
+            f"config.batch_size={config.batch_size} is not a multiple of the {mesh.size} devices"
         )
     if config.batch_size % size or size % mesh.size:
         raise ValueError(

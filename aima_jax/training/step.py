@@ -1,4 +1,4 @@
-"""One training step: pictures and categories in, a better state and its losses out."""
+"""One training step: pictures and categories in, the updated state and losses out."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ Tree = TypeVar("Tree")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that a step changes.
+    """Everything that a step changes.
 
-    `step` is the next step to take, and with it the position in the data. `failed` is the first
-    step whose loss or gradient was not finite, -1 while there is none; from then on parameters
-    stand still. `skipped` counts such steps where they are skipped instead.
+    `step` is the next step to take, which also gives the position in the data. `failed` is the
+    first step whose loss or gradient was not finite, -1 if none; from then on parameters do not
+    change. `skipped` counts such steps if they are skipped instead.
     """
 
     step: Int32[Array, ""]
@@ -54,7 +54,7 @@ class TrainState:
 class CategoryTable:
     """The text side of a split: a row for each category, with one sentence for each variant.
 
-    A batch refers to its rows. For the fields see `TextTable`; `words` are those of its phrases.
+    A batch refers to rows by index. For the fields see `TextTable`; `words` are its phrases' words.
     """
 
     tokens: Int32[Array, "category variant tokens"]
@@ -87,22 +87,22 @@ def make_train_step(
     skip_nonfinite: bool = False,
     platform: Platform | None = None,
 ) -> Callable[[TrainState, Rows, CategoryTable], tuple[TrainState, Metrics]]:
-    """Build the pure function of a step, to be jitted with the state donated.
+    """Build the pure step function, to be jitted with the state donated.
 
-    Its batch holds `image` uint8[batch, height, width, 3], `category` int32[batch], and `request`
-    int32[batch], what any host asks of all (see training/loop.py), whose largest is reported.
+    Its batch has `image` uint8[batch, height, width, 3], `category` int32[batch], and `request`
+    int32[batch], the hosts' requests (see training/loop.py), of which the largest is returned.
 
     Args:
-        skeleton: the model, which may be abstract; its parameters come with the state.
+        skeleton: the model, which may be abstract; its parameters are in the state.
         optimizer: over the `trainable` parameters as a flat dict.
         objective: the losses.
         trainable: names of the parameters that change.
         schedule: the learning rate by step, for the metrics.
-        augmentation: keyword arguments of `augment`, but for the statistics of the pixels.
-        seed: all that is random in a step depends on (seed, step) alone.
-        micro_batches: equal parts in which the batch is encoded.
-        skip_nonfinite: count a step that is not finite and continue, instead of standing still.
-        platform: what the step runs on; None is right everywhere.
+        augmentation: keyword arguments of `augment`, except the pixel statistics.
+        seed: all randomness of a step depends on (seed, step) alone.
+        micro_batches: number of equal parts in which the batch is encoded.
+        skip_nonfinite: count a non-finite step and continue, instead of freezing the state.
+        platform: the target platform; None is correct on all.
     """
 
     vision = skeleton.config.clip.vision
@@ -151,11 +151,11 @@ def make_train_step(
 def only_if(
     accept: Bool[Array, ""], update: Callable[[], Tree], old: Tree, platform: Platform | None
 ) -> Tree:
-    """What `update` gives, or the old where it is not accepted."""
+    """The result of `update` if accepted, else the old tree."""
     if platform is not None and platform.kind == "cpu":
-        # A selection makes XLA's CPU backend copy the parameters and both moments first.
+        # A select makes XLA's CPU backend copy the parameters and both moments first.
         return jax.lax.cond(accept, update, lambda: old)
-    # A branch would have the host wait for the step before it can start the next.
+    # With a branch, the host would wait for the step before dispatching the next.
     return jax.tree.map(partial(jnp.where, accept), update(), old)
 
 
@@ -200,9 +200,9 @@ def draw_rows(
 def draw_variants(
     key: PRNGKeyArray, batch: int, variants: int, *, varied: float
 ) -> Int32[Array, "batch"]:
-    """Variant 0, or with probability `varied` one of the others, each as often.
+    """Draw variant 0, or with probability `varied` one of the others, uniformly.
 
-    What row i draws depends on `key` and i alone.
+    The draw of row i depends on `key` and i alone.
     """
     if variants == 1:
         return jnp.zeros(batch, jnp.int32)
@@ -218,9 +218,9 @@ def draw_variants(
 def draw_partial_variants(
     key: PRNGKeyArray, whole: Bool[Array, "batch variant"]
 ) -> Int32[Array, "batch"]:
-    """One of each row's variants that are not whole, each as often; variant 0 where all are.
+    """Draw one of each row's partial variants, uniformly; variant 0 if all are whole.
 
-    What row i draws depends on `key`, i and its variants alone.
+    The draw of row i depends on `key`, i and its variants alone.
     """
 
     def draw_one(row: Array, whole: Array) -> Array:

@@ -92,14 +92,14 @@ def test_format_1_is_refused_with_the_command_that_converts_it(tmp_path, train, 
     assert not restored.words["from_clip"] and len(restored.words["trained"]) > 10
     assert checkpoint.score(path) == 0.25
     assert main(["convert", "checkpoint", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: of format 2 already\n"
+    assert capsys.readouterr().out == f"{path}: already has format 2\n"
 
 
 def test_another_dataset_is_refused(tmp_path, train, data_dir):
     other = dataclasses.replace(train, checksum="0" * 64)
     make_format_1(tmp_path, other, data_dir)
     before = (tmp_path / "checkpoints" / "7" / "MANIFEST.json").read_bytes()
-    with pytest.raises(ValueError, match=r"was trained on .*'checksum': '0000.*prepare that one"):
+    with pytest.raises(ValueError, match=r"was trained on .*'checksum': '0000.*prepare the former"):
         convert_checkpoints(tmp_path)
     assert (tmp_path / "checkpoints" / "7" / "MANIFEST.json").read_bytes() == before
 
@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_is_left_as_it_is_and_the_next_converted(tmp_path, 
         make_format_1(tmp_path, train, data_dir, step=step)
     (tmp_path / "checkpoints" / "7" / "_CHECKPOINT_METADATA").unlink()
     damaged, sound = convert_checkpoints(tmp_path)
-    assert "damaged, left as it is" in damaged and sound.endswith("converted to format 2")
+    assert "damaged, left unchanged" in damaged and sound.endswith("converted to format 2")
     assert "format" not in read_sealed_json(tmp_path / "checkpoints" / "7" / "MANIFEST.json")
 
 

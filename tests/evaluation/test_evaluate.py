@@ -105,7 +105,7 @@ def test_a_checkpoint_chosen_on_the_test_split_is_not_said_to_be_validated(
     found = evaluation.evaluate(config, tmp_path / "run")
     assert found["checkpoint"]["chosen_by"] == "best test Rank-1"
     [told] = caplog.messages
-    assert told.startswith(f"{DATASET} is not what it was when the model was trained on it")
+    assert told.startswith(f"{DATASET} has changed since the model was trained on it")
 
 
 def test_scores_by_posterior_are_those_of_the_formula(data_dir, test_categories, config, tmp_path):
@@ -162,7 +162,7 @@ def test_results_of_another_dataset_have_files_of_their_own(workdir, config, dat
     seen = sum(bits.tobytes() in trained for bits in categories(split.attributes)[0])
     part = found["protocols"]["standard"]["seen"]
     assert (part["queries"] if part else 0) == seen
-    [told] = [message for message in caplog.messages if "may hold pictures" in message]
+    [told] = [message for message in caplog.messages if "may contain training pictures" in message]
     assert OTHER in told and DATASET in told
 
 

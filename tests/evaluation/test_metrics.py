@@ -99,7 +99,7 @@ def test_half_precision_device_arrays_are_taken():
 
 def test_what_cannot_be_scored_is_refused():
     similarity, relevant = np.eye(3), np.eye(3, dtype=bool)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         retrieval_metrics(similarity, relevant[:2])
     with pytest.raises(ValueError, match="no query has a relevant image"):
         retrieval_metrics(similarity, relevant, ignored=relevant)

@@ -192,7 +192,7 @@ def test_what_is_no_bank_is_refused():
     bank = make_bank()
     with pytest.raises(ValueError, match="9 and 8"):
         Bank(bank.features, bank.attributes[1:], 0.05)
-    with pytest.raises(ValueError, match="one category or more"):
+    with pytest.raises(ValueError, match="at least one category"):
         Bank(bank.features[:0], bank.attributes[:0], 0.05)
     for temperature in (0.0, -1.0, 0.001, float("nan")):
         with pytest.raises(ValueError, match=r"0\.005 or more"):

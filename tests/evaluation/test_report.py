@@ -83,7 +83,7 @@ def test_long_sentences_wrap_and_nothing_is_cut(sentence):
     ("images", "correct", "scores"), [(2, None, 3), (2, [True], 2), (0, None, 0)]
 )
 def test_numbers_that_do_not_agree_are_refused(images, correct, scores):
-    with pytest.raises(ValueError, match="expected one each"):
+    with pytest.raises(ValueError, match="expected as many of each"):
         draw_ranking("x", [picture()] * images, correct=correct, scores=[0.5] * scores)
 
 

@@ -13,11 +13,13 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins import cells, market_labels, pa100k_labels, peta_labels
+from upar_files import beside, small_upar
 
 from tfds_builders import matlab
 from tfds_builders.market1501_attribute.builder import read_labels as read_market
 from tfds_builders.pa100k.builder import read_labels as read_pa100k
 from tfds_builders.peta.builder import read_labels as read_peta
+from tfds_builders.upar.builder import Upar
 from tfds_builders.upar.builder import read_annotations as read_upar
 from tfds_builders.upar.schema import FILE_NAMES
 
@@ -170,38 +172,65 @@ def test_damaged_files_give_one_message(tmp_path_factory, data):
         assert str(error).startswith(f"{path}: ")
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.data())
-def test_damaged_tables_give_one_message(tmp_path_factory, data):
-    rows = [f"PETA/images/0000{number}.png," + ",".join("01" * 20) for number in range(3)]
-    damaged = bytearray("\n".join(["# image," + ",".join(FILE_NAMES), *rows]).encode())
+def damage(data, content):
+    """Change one to four places of a text file."""
+    damaged = bytearray(content)
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(damaged) - 1))
         piece = data.draw(st.sampled_from([b"", b"\xff", b'"', b"\n", b"\0", b",", b"\r", b"1"]))
         damaged[start : start + data.draw(st.integers(0, 2))] = piece
+    return bytes(damaged)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_damaged_tables_give_one_message(tmp_path_factory, data):
+    rows = [f"PETA/images/0000{number}.png," + ",".join("01" * 20) for number in range(3)]
     path = tmp_path_factory.getbasetemp() / "labels.csv"
-    path.write_bytes(damaged)
+    path.write_bytes(damage(data, "\n".join(["# image," + ",".join(FILE_NAMES), *rows]).encode()))
     try:
         read_upar(path)
     except ValueError as error:
         assert str(error).startswith(f"{path}: ")
 
 
+@pytest.fixture(scope="module")
+def upar(tmp_path_factory):
+    return beside(small_upar(tmp_path_factory.mktemp("upar")))
+
+
+@pytest.mark.parametrize("name", ["queries.csv", "ids.csv"])
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_damaged_files_beside_the_labels_give_one_message(upar, tmp_path_factory, name, data):
+    path = upar / "annotations" / "task2" / "val" / name
+    sound = path.read_bytes()
+    path.write_bytes(damage(data, sound))
+    try:
+        Upar(config="all", data_dir=tmp_path_factory.getbasetemp()).splits(upar)
+    except ValueError as error:
+        assert str(error).startswith(str(path))
+    finally:
+        path.write_bytes(sound)
+
+
 def test_a_file_of_matlab_73_is_named_as_such(tmp_path):
     path = tmp_path / "annotation.mat"
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
     path.write_bytes(header.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(99))
-    with pytest.raises(ValueError, match=r"annotation\.mat: .*of MATLAB v7\.3; in MATLAB, .*'-v7'"):
+    with pytest.raises(
+        ValueError, match=r"annotation\.mat: .*a MATLAB v7\.3 file; in MATLAB, .*'-v7'"
+    ):
         read_pa100k(path)
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.array([[0.5]]), "is not an array of whole numbers"),
-        (np.array([[np.nan]]), "is not an array of whole numbers"),
-        (np.array([[np.inf]]), "is not an array of whole numbers"),
-        ("text", "is not an array of whole numbers"),
+        (np.array([[0.5]]), "is not an array of integers"),
+        (np.array([[np.nan]]), "is not an array of integers"),
+        (np.array([[np.inf]]), "is not an array of integers"),
+        ("text", "is not an array of integers"),
         (np.array([[2]]), "labels other than 0 and 1"),
         (np.array([[1, 1]]), r"shape \(1, 2\); expected 1 pictures × 1 attributes"),
     ],
@@ -215,5 +244,5 @@ def test_a_text_is_a_list_of_one():
     path = pathlib.Path("some.mat")
     assert matlab.strings("a", path, "names") == ["a"]
     for wrong in (["a", ["b"]], np.zeros(2), {"a": "b"}):
-        with pytest.raises(ValueError, match=r"some\.mat: names is not a list of texts"):
+        with pytest.raises(ValueError, match=r"some\.mat: names is not a list of strings"):
             matlab.strings(wrong, path, "names")

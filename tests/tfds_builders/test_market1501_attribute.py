@@ -271,7 +271,7 @@ def spoil_folder(root):
         (spoil_code, r"\.mat: market_attribute\.train\.age is 9 for 0007; expected one of 1, 2"),
         (
             spoil_identities,
-            r"\.mat: market_attribute\.train\.image_index names a person twice, or not",
+            r"\.mat: market_attribute\.train\.image_index repeats a person, or has",
         ),
         (spoil_label_count, r"\.mat: market_attribute\.train\.age has 3 values for 2 people"),
         (spoil_folder, r"query: no such folder; expected it beside"),

@@ -179,13 +179,13 @@ def spoil_not_matlab(root):
         (spoil_duplicate, r"\.mat: a picture is listed twice"),
         (spoil_path("../outside.jpg"), r"\.mat: val_images_name has '\.\./outside\.jpg'"),
         (spoil_path("..\\outside.jpg"), r"\.mat: val_images_name has '\.\..*outside\.jpg'"),
-        (spoil_path("/etc/passwd"), r"\.mat: val_images_name has '/etc/passwd'; expected a file"),
-        (spoil_path(".."), r"\.mat: val_images_name has '\.\.'; expected a file name alone"),
+        (spoil_path("/etc/passwd"), r"\.mat: val_images_name has '/etc/passwd'; expected a bare"),
+        (spoil_path(".."), r"\.mat: val_images_name has '\.\.'; expected a bare file name"),
         (
             spoil_truncated,
             r"annotation\.mat: cannot be read \(.*\); expected the MATLAB",
         ),
-        (spoil_not_matlab, r"annotation\.mat: cannot be read \(it does not begin as a MATLAB"),
+        (spoil_not_matlab, r"annotation\.mat: cannot be read \(it does not begin like a MATLAB"),
     ],
 )
 def test_bad_input(tmp_path, spoil, message):

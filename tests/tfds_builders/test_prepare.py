@@ -175,7 +175,7 @@ def test_disk_full_while_the_labels_are_written(raw, data, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(OSError, match=r"pa100k could not be prepared, the disk is full"):
+    with pytest.raises(OSError, match=r"pa100k could not be prepared: the disk is full"):
         prepare("pa100k", manual_dir=raw, data_dir=data)
     assert not data.exists()
 
@@ -221,6 +221,18 @@ def test_places_are_those_of_the_environment_and_of_the_home(raw, tmp_path, monk
         prepare("pa100k", data_dir="gs://bucket/data")
 
 
+def test_no_home_is_asked_for_where_nothing_is_kept_there(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfds_builders.prepare._HOME", "~nobody-of-this-name/data")
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    data = tmp_path / "data"
+    prepare("synthetic_pedestrians/train2-val2-test2-seed0", data_dir=data)
+    folder = prepare("pa100k", manual_dir=raw, data_dir=data)
+    assert prepare("pa100k", data_dir=data) == folder
+    for places in ({"data_dir": tmp_path / "new"}, {"manual_dir": raw}):
+        with pytest.raises(ValueError, match="no home folder is known for ~nobody"):
+            prepare("pa100k", **places)
+
+
 def make_format_1(folder):
     """Write the manifest as the first version did."""
     manifest = prepared.read_manifest(folder)
@@ -235,9 +247,9 @@ def test_format_1_is_refused_with_the_command_that_writes_it_anew(tmp_path, data
     before = prepared.read_manifest(folder)
     make_format_1(folder)
     for function in (prepare, find, check, lambda *_, **__: open_dataset(folder)):
-        with pytest.raises(ValueError, match="has format 1, of an earlier version") as refused:
+        with pytest.raises(ValueError, match="has format 1, from an earlier version") as refused:
             function("peta/random1", data_dir=data)
-    command = str(refused.value).split("by: aima ")[1]
+    command = str(refused.value).split("with: aima ")[1]
     written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     shutil.rmtree(raw)
     assert main(shlex.split(command)) == 0
@@ -282,7 +294,7 @@ def test_command_line(raw, data, capsys):
     assert shown.out == "pa100k is prepared: train 6, val 1, test 3\n"
     assert "train: 6/6 pictures" in shown.err
     assert main([*command, "--check"]) == 0
-    assert capsys.readouterr().out == "pa100k is sound: train 6, val 1, test 3\n"
+    assert capsys.readouterr().out == "pa100k is intact: train 6, val 1, test 3\n"
 
 
 def test_needs_no_tensorflow():

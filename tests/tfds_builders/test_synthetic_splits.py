@@ -121,7 +121,7 @@ def test_millions_of_pictures_need_no_list():
 
 @pytest.mark.parametrize("name", ["", "small", "train10-val5-seed0", "train010-val5-test5-seed0"])
 def test_sizes_that_are_none_are_refused(name):
-    with pytest.raises(ValueError, match="expected one as train6000-val400-test1000-seed0"):
+    with pytest.raises(ValueError, match="expected one like train6000-val400-test1000-seed0"):
         Size.parse(name)
 
 

@@ -203,7 +203,7 @@ def same_picture(raw):
             remove_picture,
             r"00002\.png: no such picture; 1 of the 3 that the annotations list are m",
         ),
-        (repeat_row, r"val\.csv: line 5 lists PA100k/.*/000003\.jpg, as line 2 does"),
+        (repeat_row, r"val\.csv: line 5 lists PA100k/.*/000003\.jpg, which is also in line 2"),
         (
             swap_queries,
             r"queries\.csv: its 2 rows are not the 2 distinct descriptions of .*val\.csv",
@@ -213,7 +213,7 @@ def same_picture(raw):
             change("task2/val/ids.csv", f"{PETA[1]},", f"{PETA[1]},9"),
             r"ids\.csv: line 2 is .*disagr",
         ),
-        (same_picture, r"train and val list 1 of the same pictures, as PETA/images/00001\.png"),
+        (same_picture, r"train and val share 1 pictures, such as PETA/images/00001\.png"),
         (
             change("val.csv", "# image", "# path"),
             r"val\.csv: line 1, column 1 is 'path'; expected 'im",

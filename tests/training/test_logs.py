@@ -8,11 +8,12 @@ import signal
 
 import numpy as np
 import pytest
-from kill_runs import scalars
+from kill_runs import DATASET, STEPS, command, scalars, start
 
 from aima_jax.evaluation.report import write_report
 from aima_jax.training.logs import MetricsWriter
 from aima_jax.workdir import read_metrics
+from tfds_builders.prepare import prepare
 
 
 def write(folder, first_step, steps):
@@ -80,3 +81,15 @@ def test_a_full_disk_cuts_no_line_and_loses_none(tmp_path):
     writer.close()
     expected = [{"step": step, "train/loss": step / 2} for step in range(1, 8)]
     assert read_metrics(tmp_path / "metrics.jsonl") == scalars(tmp_path) == expected
+
+
+def test_a_run_outlives_who_reads_its_output(tmp_path):
+    """As `python run.py … 2>&1 | head -1`."""
+    prepare(DATASET, data_dir=tmp_path / "data")
+    process = start(command(tmp_path / "run", tmp_path / "data", "--config.epochs=1"))
+    assert process.stdout and process.stdout.readline()
+    process.stdout.close()
+    assert process.wait() == 0
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert sum("train/loss" in row for row in rows) == STEPS // 2
+    assert (tmp_path / "run" / "results.json").is_file()

@@ -128,8 +128,9 @@ VARIATION = Variation(partial=0.7, absences=0.5, templates=0.5, synonyms=0.5, or
 VARIED = {"variants": VARIANTS, "variation": VARIATION}
 
 
-def setup_of(varied, **options):
-    chosen = objective(**{"sentences.varied": varied, "sentences.variants": VARIANTS})
+def setup_of(varied, *, partial=0.0, **options):
+    changes = {"sentences.varied": varied, "sentences.variants": VARIANTS}
+    chosen = objective(**changes, **{"loss.partial.weight": partial})
     return Setup(chosen, **VARIED, **options)
 
 
@@ -142,8 +143,8 @@ def alone():
 
 @pytest.fixture(scope="module")
 def varied():
-    """A step that draws others for most rows, and the state before it."""
-    setup = setup_of(0.8)
+    """A step that draws others for most rows, one more for each, and the state before it."""
+    setup = setup_of(0.8, partial=1.0)
     return setup, setup.state
 
 
@@ -157,10 +158,7 @@ def test_more_variants_alone_change_nothing(alone, plain_step):
 
 def test_partial_sentences_beside_leave_the_other_losses_as_they_are(alone):
     _, expected = alone
-    beside = objective(**{"sentences.variants": VARIANTS, "loss.partial.weight": 1.0})
-    one = Setup(beside, **VARIED).take()[0]
-    parts = Setup(beside, micro_batches=2, mesh=make_mesh(), **VARIED).take()[0]
-    assert parts == pytest.approx(one, rel=1e-4)
+    one = setup_of(0.0, partial=1.0).take()[0]
     for name in objective().weights:
         assert one[name] == pytest.approx(expected[name], rel=1e-4), name
     assert one["loss"] == pytest.approx(expected["loss"] + one["partial"], rel=1e-4)
@@ -169,7 +167,8 @@ def test_partial_sentences_beside_leave_the_other_losses_as_they_are(alone):
 def test_parts_on_many_devices_take_the_step_of_the_whole(alone, varied):
     one, one.state = varied
     metrics = one.take()[0]
-    many = setup_of(0.8, micro_batches=2, mesh=make_mesh())
+    many = setup_of(0.8, partial=1.0, micro_batches=2, mesh=make_mesh())
+    assert metrics["partial"] > 0
     assert many.take()[0] == pytest.approx(metrics, rel=1e-4)
     assert metrics["sdm"] != pytest.approx(alone[1]["sdm"], rel=1e-2)
 

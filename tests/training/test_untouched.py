@@ -12,12 +12,16 @@ from aima_jax.text.tokenizer import END_TOKEN, MASK_TOKEN
 from aima_jax.training import setup
 from aima_jax.training.loop import ask_all_hosts, batches_of
 from aima_jax.workdir import as_json
-from configs import market1501, pa100k, peta, synthetic
+from configs import folder, market1501, pa100k, peta, synthetic, upar
 from tfds_builders.prepare import prepare
 
 DATASET = "synthetic_pedestrians/train64-val16-test32-seed0"
 STEPS = 3
-RECIPES = {"full": pa100k.get_config, "small": synthetic.get_config}
+RECIPES = {
+    "full": pa100k.get_config,
+    "small": lambda: pa100k.get_config("small"),
+    "synthetic": synthetic.get_config,
+}
 SHAPE = {"width": 64, "layers": 1, "heads": 1, "mlp_width": 64}
 SIZE, TEXT = (64, 32), TextConfig(**SHAPE)
 VIT = CLIPConfig(SIZE, 64, ViTConfig(**SHAPE, patch_size=8, patch_stride=8), TEXT)
@@ -74,9 +78,11 @@ def test_shipped_configs_have_the_recipes_tried_here():
         return as_json(config.optimizer), as_json(config.loss)
 
     tried = [recipe(get_config()) for get_config in RECIPES.values()]
-    for config in (market1501, peta, pa100k, synthetic):
+    for config in (market1501, peta, upar):
+        assert recipe(config.get_config())[0] in [optimizer for optimizer, _ in tried]
+    for config in (market1501, peta):
         assert recipe(config.get_config()) in tried
-    assert recipe(pa100k.get_config("small")) in tried
+    assert recipe(folder.get_config("example,small")) in tried
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -1,1 +1,1 @@
-"""One's own data: a folder with pictures, `labels.csv` and `schema.json`."""
+"""The user's own data: a folder with pictures, `labels.csv` and `schema.json`."""

@@ -1,4 +1,4 @@
-"""A dataset of one's own: pictures, `labels.csv` and `schema.json` in one folder."""
+"""The user's own dataset: pictures, `labels.csv` and `schema.json` in one folder."""
 
 import dataclasses
 import difflib
@@ -25,7 +25,7 @@ _SPLITS = ("train", "val", "test")
 
 @dataclasses.dataclass(eq=False, repr=False)
 class FolderConfig(tfds.core.BuilderConfig):
-    """What the two files say, and their checksums."""
+    """The contents of the two files, and their checksums."""
 
     content: Content | None = None
     records: dict[str, list[Record]] = dataclasses.field(default_factory=dict)
@@ -33,7 +33,7 @@ class FolderConfig(tfds.core.BuilderConfig):
 
 
 class Folder(PersonSearchBuilder):
-    """Pictures with attributes of one's own; the config is the name in `schema.json`."""
+    """Pictures with user-defined attributes; the config is the name in `schema.json`."""
 
     name = "folder"
     builder_config: FolderConfig
@@ -43,15 +43,15 @@ class Folder(PersonSearchBuilder):
 
     @classmethod
     def config_name(cls, name: str) -> str:
-        """Return the name, if it can be one: nothing is known of it yet.
+        """Return the name if it is valid; whether it exists is not known yet.
 
         Raises:
-            ValueError: it cannot be one.
+            ValueError: the name is invalid.
         """
         if not name or not name.replace("-", "_").replace("_", "a").isalnum():
             raise ValueError(
-                f"dataset 'folder/{name}': expected folder/ and the name in {_SCHEMA}, of letters, "
-                "digits, _ and -"
+                f"dataset 'folder/{name}': expected folder/ and the name in {_SCHEMA}, made of "
+                "letters, digits, _ and -"
             )
         return name
 
@@ -60,8 +60,8 @@ class Folder(PersonSearchBuilder):
         """Read both files.
 
         Raises:
-            FileNotFoundError: one is missing, or a picture that is listed.
-            ValueError: naming the line and column that are not as they should be.
+            FileNotFoundError: one of them or a listed picture is missing.
+            ValueError: an entry is invalid; the message names its line and column.
         """
         paths = [manual_dir / file for file in (_SCHEMA, _LABELS)]
         for path in paths:
@@ -82,17 +82,17 @@ class Folder(PersonSearchBuilder):
 
     @property
     def schema(self) -> AttributeSchema:
-        """As the schema's file says."""
+        """The schema in `schema.json`."""
         return self._content.schema
 
     @property
     def wording(self) -> Wording:
-        """As the schema's file says, or made from its names."""
+        """The wording in `schema.json`, or one generated from the schema's names."""
         return self._content.wording
 
     @property
     def traits(self) -> Traits:
-        """As the schema's file says."""
+        """The traits in `schema.json`, or their defaults."""
         assert self._content.traits is not None
         return self._content.traits
 
@@ -108,13 +108,13 @@ class Folder(PersonSearchBuilder):
         return self.builder_config.checksums
 
     def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
-        """Return train, val and test, each in the file's order; tell of pictures of none."""
+        """Return train, val and test, each in the file's order; report unlisted pictures."""
         splits = self.builder_config.records
         listed = {record.filename for records in splits.values() for record in records}
         names = (path.relative_to(manual_dir).as_posix() for path in manual_dir.rglob("*"))
         if others := sorted(name for name in names if is_picture_name(name) and name not in listed):
             print(
-                f"left out: {len(others)} pictures that {_LABELS} does not list, as "
+                f"left out: {len(others)} pictures that {_LABELS} does not list, such as "
                 f"{', '.join(others[:5])}",
                 file=sys.stderr,
             )
@@ -126,7 +126,7 @@ def read_labels(path: pathlib.Path, content: Content) -> tuple[dict[str, list[Re
 
     Raises:
         FileNotFoundError: a picture is missing.
-        ValueError: naming the line and column that are not as they should be.
+        ValueError: an entry is invalid; the message names its line and column.
     """
     schema, lines = content.schema, tables.rows(path)
     number, header = next(lines, (1, []))
@@ -141,7 +141,7 @@ def read_labels(path: pathlib.Path, content: Content) -> tuple[dict[str, list[Re
         row = dict(zip(header, cells, strict=True))
         name = _picture(row["image"], path, line)
         if name in seen:
-            raise ValueError(f"{path}: line {line}, image: {name} is in line {seen[name]} as well")
+            raise ValueError(f"{path}: line {line}, image: {name} is also in line {seen[name]}")
         seen[name] = line
         numbers.append(line)
         given["image"].append(name)
@@ -149,7 +149,7 @@ def read_labels(path: pathlib.Path, content: Content) -> tuple[dict[str, list[Re
             given[column].append(row.get(column, ""))
         attributes.append(_bits(row, columns, schema, path, line))
     if not numbers:
-        raise ValueError(f"{path}: no picture is listed")
+        raise ValueError(f"{path}: no pictures are listed")
     rows = np.array(attributes, np.uint8)
     _check_sentences(rows, content, path, numbers)
     if "split" in header:
@@ -164,8 +164,8 @@ def read_labels(path: pathlib.Path, content: Content) -> tuple[dict[str, list[Re
     for split in ("train", "test"):
         if split not in given["split"]:
             raise ValueError(
-                f"{path}: no picture is of split {split}; "
-                + ("name some" if "split" in header else "more people or shares are needed")
+                f"{path}: split {split} has no pictures; "
+                + ("assign some" if "split" in header else "add people or change the shares")
             )
     records = {split: [] for split in _SPLITS if split in given["split"]}
     identities, cameras = _numbered(given["identity"]), _numbered(given["camera"])
@@ -176,15 +176,15 @@ def read_labels(path: pathlib.Path, content: Content) -> tuple[dict[str, list[Re
 
 
 def draw_splits(people: Sequence[str], shares: Shares) -> list[str]:
-    """Draw the split of each picture, so that nobody is in two: test first, then val, then train.
+    """Draw a split for each picture, with nobody in two splits: test first, then val, then train.
 
     Args:
-        people: who is in each picture.
-        shares: of the pictures, reached as nearly as whole people allow, and the seed.
+        people: the person in each picture.
+        shares: target shares of the pictures, met as closely as whole people allow, and the seed.
     """
     names, who, pictures = np.unique(people, return_inverse=True, return_counts=True)
     order = np.random.default_rng(shares.seed).permutation(len(names))
-    # A person is where the middle of the person's pictures is.
+    # A person's split is decided by the position of the middle of the person's pictures.
     middle = (np.cumsum(pictures[order]) - pictures[order] / 2) / pictures.sum()
     split = np.where(middle < shares.test + shares.val, "val", "train")
     split[middle < shares.test] = "test"
@@ -198,29 +198,29 @@ def draw_splits(people: Sequence[str], shares: Shares) -> list[str]:
 def _columns(
     header: list[str], schema: AttributeSchema, path: pathlib.Path, line: int
 ) -> dict[str, tuple[Group, str | None]]:
-    """Of each column of attributes the group, and the bit where it is of one bit alone."""
+    """Map each attribute column to its group and, if it is a column for one bit, to that bit."""
     known = {group.name: (group, None) for group in schema.groups}
     known |= {bit: (group, bit) for group in schema.groups for bit in group.bits}
     columns = {}
     for place, name in enumerate(header, 1):
         where = f"{path}: line {line}, column {place}"
         if header.count(name) > 1:
-            raise ValueError(f"{where}: {name!r} is there twice")
+            raise ValueError(f"{where}: {name!r} appears twice")
         if name in known:
             columns[name] = known[name]
         elif name not in RESERVED:
             near = difflib.get_close_matches(name, (*known, *RESERVED), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{where}: {name!r} is no group or bit of the schema{hint}")
+            raise ValueError(f"{where}: {name!r} is not a group or bit of the schema{hint}")
     if "image" not in header:
-        raise ValueError(f"{path}: line {line}: a column image is missing")
+        raise ValueError(f"{path}: line {line}: the column image is missing")
     for group in schema.groups:
         bits = [bit for bit in group.bits if bit in columns]
         as_group = group.name in columns and group.kind != "flag"
         if (len(bits) == len(group.bits)) == as_group or (as_group and bits):
             raise ValueError(
                 f"{path}: line {line}: {group.name} needs a column {group.name}"
-                + (f", or else {', '.join(group.bits)}" if group.kind != "flag" else "")
+                + (f", or columns {', '.join(group.bits)}" if group.kind != "flag" else "")
             )
     return columns
 
@@ -233,7 +233,7 @@ def _picture(name: str, path: pathlib.Path, line: int) -> str:
             f"{path}: line {line}, image is {name!r}; expected a path below {path.parent}"
         )
     if not path.parent.joinpath(*parts.parts).is_file():
-        raise FileNotFoundError(f"{path}: line {line}, image: there is no picture {name}")
+        raise FileNotFoundError(f"{path}: line {line}, image: no such picture: {name}")
     return parts.as_posix()
 
 
@@ -276,7 +276,7 @@ def _check_sentences(
     path: pathlib.Path,
     numbers: list[int],
 ) -> None:
-    """Every description has to be told in 77 tokens, and in other words than the others."""
+    """Check that every description fits into 77 tokens and differs from the others in words."""
     distinct, first = np.unique(rows, axis=0, return_index=True)
     for name in TEMPLATES:
         template = PromptTemplate(content.schema, name, content.wording)
@@ -286,18 +286,18 @@ def _check_sentences(
             if len(encode(text)) + 2 > CONTEXT_LENGTH:
                 raise ValueError(
                     f"{path}: line {line}: its sentence has more than {CONTEXT_LENGTH} tokens; "
-                    f"give {_SCHEMA} a wording with shorter words: {text!r}"
+                    f"use shorter words in the wording in {_SCHEMA}: {text!r}"
                 )
             if text in lines:
                 raise ValueError(
-                    f"{path}: lines {lines[text]} and {line} differ, but not in words; give "
-                    f"{_SCHEMA} a wording that tells them apart: {text!r}"
+                    f"{path}: lines {lines[text]} and {line} differ but have the same sentence; "
+                    f"give {_SCHEMA} a wording that distinguishes them: {text!r}"
                 )
             lines[text] = line
 
 
 def _numbered(column: list[str]) -> list[int]:
-    """Numbers as they are where all are; else each name's place in their order; -1 for none."""
+    """Keep numbers if all entries are numbers, else use each name's rank; -1 for empty entries."""
     names = sorted(set(filter(None, column)))
     if all(name.isascii() and name.isdecimal() and int(name) < 2**31 for name in names):
         number = {name: int(name) for name in names}

@@ -1,4 +1,4 @@
-"""Write a folder of 60 rendered crops with labels and schema, to see what one's own has to be.
+"""Write an example dataset folder: 60 rendered crops with labels and schema.
 
 python -m tfds_builders.folder.example FOLDER
 """
@@ -17,10 +17,10 @@ _GROUPS = ("gender", "age", "hair", "hat", "upper_color", "lower_type", "lower_c
 
 
 def write_example(folder: pathlib.Path) -> None:
-    """Render the crops, and write `labels.csv` with a column for each group and `schema.json`.
+    """Render the crops; write `schema.json` and a `labels.csv` with a column for each group.
 
     Raises:
-        FileExistsError: there is something of that name.
+        FileExistsError: the path already exists.
     """
     folder.mkdir(parents=True)
     split = plan(Size(train=4 * _PICTURES, seed=7))["train"]

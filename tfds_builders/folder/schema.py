@@ -1,4 +1,4 @@
-"""`schema.json`: what the columns of `labels.csv` mean, and how that is put into words."""
+"""`schema.json`: the meaning of the columns of `labels.csv`, and their wording."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ _FIELDS = ("name", "groups", "names", "absences", "wording", "traits", "splits")
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """How much of the pictures is drawn for val and test where no column says it, and by what."""
+    """Shares of the pictures drawn for val and test where no column assigns them, and the seed."""
 
     val: float = 0.1
     test: float = 0.2
@@ -27,14 +27,14 @@ class Shares:
 
     def __post_init__(self):
         if not (0 <= self.val < 1 and 0 < self.test < 1 and self.val + self.test < 1):
-            raise ValueError("val and test are shares of 1 that leave some for train")
+            raise ValueError("val and test must be fractions with a sum below 1")
         if not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError("seed is a whole number, 0 or more")
+            raise ValueError("seed must be an integer, 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What the file says; `traits` is None where it says nothing of them."""
+    """The parsed file; `traits` is None if it has none."""
 
     schema: AttributeSchema
     wording: Wording
@@ -45,11 +45,11 @@ class Content:
 def read_schema(path: pathlib.Path) -> Content:
     """Read `schema.json`: `AttributeSchema.to_dict()`, and optional wording, traits and splits.
 
-    A group may leave out `values` and `absent`, the schema `names` and `absences`. Of the wording,
-    what is given takes the place of what is made from the names of groups and values.
+    A group may omit `values` and `absent`, the schema `names` and `absences`. Parts of the wording
+    that are given replace those generated from the names of groups and values.
 
     Raises:
-        ValueError: naming the line that is not as it should be.
+        ValueError: an entry is invalid; the message names its line.
     """
     text = _text(path)
     try:
@@ -67,7 +67,7 @@ def read_schema(path: pathlib.Path) -> Content:
             return read(*given)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             line = _line(text, field)
-            said = f"{error}" if isinstance(error, ValueError) else f"it lacks or repeats {error}"
+            said = f"{error}" if isinstance(error, ValueError) else f"missing or repeated: {error}"
             raise ValueError(f"{path}: line {line}, {field}: {said}") from error
 
     for field in data:
@@ -90,7 +90,7 @@ def read_schema(path: pathlib.Path) -> Content:
         schema,
         part("wording", _wording, schema, data.get("wording") or {}),
         part("traits", _traits, data["traits"]) if data.get("traits") else None,
-        part("splits", lambda given: Shares(**given), data.get("splits") or {}),
+        part("splits", _shares, data.get("splits") or {}),
     )
 
 
@@ -102,7 +102,7 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _line(text: str, word: str) -> int:
-    """The first line that has a word in quotes, the first of all where none has."""
+    """The number of the first line with the word in quotes; 1 if there is none."""
     place = text.find(json.dumps(word, ensure_ascii=False))
     return text.count("\n", 0, max(place, 0)) + 1
 
@@ -131,7 +131,7 @@ def _group(given: Any) -> dict[str, Any]:
     group = known | given
     _check_name(group["name"], "a group")
     if group["name"] in RESERVED:
-        raise ValueError(f"no group can have the name of a column: {', '.join(RESERVED)}")
+        raise ValueError(f"a group cannot have a reserved name: {', '.join(RESERVED)}")
     if not isinstance(group["values"], list):
         raise ValueError(f"values are {group['values']!r}; expected a list")
     absent = group["absent"]
@@ -151,7 +151,7 @@ def _bits(group: dict[str, Any]) -> list[str]:
 
 
 def _wording(schema: AttributeSchema, given: Any) -> Wording:
-    """The generated wording, with what is given in place of it."""
+    """The generated wording, overridden by what is given."""
     made = generate(schema).to_dict()
     if not isinstance(given, dict) or not given.keys() <= made.keys():
         raise ValueError(f"expected an object with {', '.join(made)}")
@@ -166,11 +166,18 @@ def _wording(schema: AttributeSchema, given: Any) -> Wording:
     return wording
 
 
+def _shares(given: Any) -> Shares:
+    fields = [field.name for field in dataclasses.fields(Shares)]
+    if not isinstance(given, dict) or not given.keys() <= set(fields):
+        raise ValueError(f"expected an object with {', '.join(fields)}; found {given!r}")
+    return Shares(**given)
+
+
 def _traits(given: Any) -> Traits:
     kinds = {"cameras": bool, "query_folder": str | None, "identities": bool}
     known: dict[str, Any] = dict.fromkeys(kinds) | dict(given)
     if known.keys() != kinds.keys() or not all(
         isinstance(known[name], kind) for name, kind in kinds.items()
     ):
-        raise ValueError("expected cameras, query_folder and identities: true or false, a text")
+        raise ValueError("expected cameras and identities (true or false) and query_folder (text)")
     return Traits(**known)

@@ -1,7 +1,7 @@
-"""Words for attributes, made from the names of groups and values. [ours]
+"""A wording generated from the names of groups and values. [ours]
 
-A name such as `upper_color` is a thing and a property of it: "a red top". A flag is a thing that is
-worn, carried or had; a group without a property that is known is told behind "with".
+A name such as `upper_color` is a thing and its property: "a red top". A flag is a thing that a
+person wears, carries or has; a group without a known property follows "with".
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ _PEOPLE |= {"boy": "a boy", "girl": "a girl", "child": "a child"}
 
 @dataclasses.dataclass
 class _Thing:
-    """What one noun phrase tells, while the groups are gone through."""
+    """A noun phrase under construction."""
 
     noun: str
     lead: str
@@ -43,7 +43,7 @@ class _Thing:
 
 
 def generate(schema: AttributeSchema) -> Wording:
-    """Return a wording of a schema, in readable English where its names are English."""
+    """Return a wording for a schema, in readable English if its names are English."""
     things: dict[str, _Thing] = {"person": _Thing("a person", "")}
     words: dict[str, str] = {}
     absences: dict[str, str] = {}
@@ -88,7 +88,7 @@ def generate(schema: AttributeSchema) -> Wording:
 
 
 def _parts(group: Group) -> tuple[str, str]:
-    """The thing that a group's name is about, and the property of it, "" for none."""
+    """Split a group's name into a thing and its property, "" for none."""
     words = group.name.replace("-", "_").strip("_").split("_")
     if group.kind == "flag":
         return " ".join(filter(None, words)), ""
@@ -98,7 +98,7 @@ def _parts(group: Group) -> tuple[str, str]:
 
 
 def _place(name: str, prop: str, group: Group) -> tuple[str, str]:
-    """The thing that a group is told of, and whether it names that thing or describes it."""
+    """The thing that a group is about, and whether the group names it or describes it."""
     last = name.split()[-1].lower()
     if name == "gender":
         return "person", "head"
@@ -142,7 +142,7 @@ def _with_article(noun: str) -> str:
 
 
 def _tell_apart(thing: _Thing, schema: AttributeSchema, words: dict[str, str]) -> None:
-    """Name the property as well where two attributes of a thing have one word: "short-length"."""
+    """Append the property where two attributes of a thing share a word: "short-length"."""
     names = [name for name in (thing.head, *thing.adjectives) if name]
     bits = [bit for bit in words if bit.split("=")[0] in names]
     count = Counter(words[bit] for bit in bits)

@@ -17,13 +17,13 @@ _ROOT = "Market-1501-v15.09.15"
 _LEVELS = (_ROOT, _NAME, "")
 _LABELS = "market_attribute.mat"
 _FOLDERS = {"train": ("bounding_box_train",), "test": ("bounding_box_test", "query")}
-# Of the labelled people; the test folder holds 6,617 other pictures besides.
+# Pictures of labelled people; the test folder has another 6,617.
 _PICTURES = {"bounding_box_train": 12_936, "bounding_box_test": 13_115, "query": 3_368}
 _PEOPLE = {"train": 751, "test": 750}
 # Distractors and false detections of the test folder.
 _NOBODY = ("0000", "-1")
 _IDENTITY = re.compile(r"\d{4}", re.A)
-# Some names of the original end twice.
+# Some original names end in ".jpg.jpg".
 _FILE_NAME = re.compile(r"(?P<identity>\d{4}|-1)_c(?P<camera>\d)s\d_\d{6}_\d{2}(\.jpg){1,2}", re.A)
 
 # A person's attributes by identity, as the file names spell it.
@@ -70,10 +70,10 @@ class Market1501Attribute(PersonSearchBuilder):
 
 
 def find_pictures(manual_dir: pathlib.Path, instructions: str) -> Callable[[str], pathlib.Path]:
-    """Return where a picture is, by folder and file name; for builders of the same pictures.
+    """Return a function from folder and file name to a picture's path, also for other builders.
 
     Raises:
-        FileNotFoundError: none of the folders is there.
+        FileNotFoundError: none of the folders exists.
     """
     levels = ("Market1501", *_LEVELS)
     root, _ = layout.locate(manual_dir, levels, tuple(_PICTURES), instructions)
@@ -81,7 +81,7 @@ def find_pictures(manual_dir: pathlib.Path, instructions: str) -> Callable[[str]
 
 
 def read_labels(path: pathlib.Path) -> dict[str, _Labels]:
-    """Return everybody's attributes in train and test.
+    """Return each person's attributes in train and test.
 
     Raises:
         ValueError: the file is damaged, or it is not `market_attribute.mat`.
@@ -97,7 +97,7 @@ def _labels(half: Mapping[str, np.ndarray], path: pathlib.Path, where: str) -> _
     identities = matlab.strings(half["image_index"], path, f"{where}.image_index")
     if len(set(identities)) != len(identities) or not all(map(_IDENTITY.fullmatch, identities)):
         raise ValueError(
-            f"{path}: {where}.image_index names a person twice, or not by four digits as 0002"
+            f"{path}: {where}.image_index repeats a person, or has an ID that is not four digits"
         )
     people = {identity: np.zeros(SCHEMA.size, np.uint8) for identity in identities}
     for field, bit_of_code in FIELDS.items():
@@ -121,7 +121,7 @@ def _labels(half: Mapping[str, np.ndarray], path: pathlib.Path, where: str) -> _
 def _records(
     folder: pathlib.Path, labels: _Labels, label_file: pathlib.Path, complete: bool
 ) -> list[Record]:
-    """The folder's pictures of labelled people; as many as are known where none is left out."""
+    """The folder's pictures of labelled people; their number is checked if `complete`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected it beside bounding_box_train")
     records = []
@@ -166,5 +166,5 @@ def _require_everybody(
     if missing:
         raise ValueError(
             f"{label_file}: {len(labels)} people are labelled; {len(missing)} of them have no "
-            f"picture in {' or '.join(folders)}, the first is {missing[0]}"
+            f"picture in {' or '.join(folders)}, the first of them {missing[0]}"
         )

@@ -23,7 +23,7 @@ SCHEMA = AttributeSchema(
     ),
 )
 
-# Field of the label file -> code -> name of the bit that the code sets, None where it sets none.
+# Field of the label file -> code -> name of the bit that the code sets, or None.
 # The file's train and test halves order their fields differently: look them up by name.
 FIELDS: dict[str, dict[int, str | None]] = {
     "age": {1: "age=young", 2: "age=teenager", 3: "age=adult", 4: "age=old"},

@@ -54,10 +54,10 @@ class Pa100k(PersonSearchBuilder):
 
 
 def find_pictures(manual_dir: pathlib.Path, instructions: str) -> Callable[[str], pathlib.Path]:
-    """Return where a picture is, by its file name; for builders of the same pictures.
+    """Return a function from a file name to a picture's path, also for other builders.
 
     Raises:
-        FileNotFoundError: none of the folders is there.
+        FileNotFoundError: none of the folders exists.
     """
     root, folder = layout.locate(manual_dir, ("PA100k", *_LEVELS), _FOLDERS, instructions)
     return (root / folder).joinpath
@@ -83,15 +83,15 @@ def read_labels(
         where = f"{split}_images_name"
         names = matlab.strings(content[where], path, where)
         for name in names:
-            # The name becomes part of a path: nothing outside the folder may be read.
+            # The name becomes part of a path: do not read outside the folder.
             if pathlib.PureWindowsPath(name).name != name or name in ("", ".", ".."):
                 raise ValueError(
-                    f"{path}: {where} has {name!r}; expected a file name alone, as 000001.jpg"
+                    f"{path}: {where} has {name!r}; expected a bare file name such as 000001.jpg"
                 )
         shape = (len(names), len(FILE_NAMES))
         where = f"{split}_label"
         labels[split] = (names, matlab.bits(content[where], shape, path, where))
     every = [name for names, _ in labels.values() for name in names]
     if len(set(every)) != len(every):
-        raise ValueError(f"{path}: a picture is listed twice; expected {len(every)} different ones")
+        raise ValueError(f"{path}: a picture is listed twice; expected {len(every)} distinct ones")
     return labels

@@ -2,7 +2,7 @@
 
 from aima_jax.attributes import AttributeSchema, Group
 
-# The file's name of each column -> our name of its bit; a man is `Female` = 0.
+# The file's name for each column -> our name for its bit; a man is `Female` = 0.
 COLUMNS: dict[str, str] = {
     "Female": "gender=female",
     "AgeOver60": "age=over_60",

@@ -19,8 +19,8 @@ _NAME = "PETA"
 _LABELS = "PETA.mat"
 _LEVELS = (_NAME, "")
 _IMAGES = "images"
-# As the authors distribute it: collections in the order in which their pictures are numbered, by
-# file name within each.
+# The authors' archive: pictures are numbered in this order of collections, and by file name within
+# each.
 _ARCHIVES = "PETA dataset"
 _COLLECTIONS = {
     "3DPeS": 1_012,
@@ -43,7 +43,7 @@ _Rows = Mapping[str, Int[np.ndarray, "rows"]]
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """What `PETA.mat` says, a row for each picture."""
+    """The contents of `PETA.mat`, a row for each picture."""
 
     attributes: UInt8[np.ndarray, "pictures attributes"]
     identity: Int[np.ndarray, "pictures"]
@@ -52,7 +52,7 @@ class Labels:
 
 @dataclasses.dataclass(eq=False)
 class PetaConfig(tfds.core.BuilderConfig):
-    """Which split, `random` counting from 1 and 0 for `sal`; and which attributes."""
+    """The split (`random` counts from 1; 0 is `sal`) and the attributes."""
 
     random: int = 0
     schema: AttributeSchema = SCHEMA
@@ -92,7 +92,7 @@ class Peta(PersonSearchBuilder):
 
     @property
     def schema(self) -> AttributeSchema:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The 105 attributes of the label file, or its usual 35: as configured."""
+        """All 105 attributes of the label file or the usual 35, as configured."""
         return self.builder_config.schema
 
     def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
@@ -108,14 +108,14 @@ class Peta(PersonSearchBuilder):
         elif len(archived) != len(names):
             raise ValueError(
                 f"{folder}: {len(archived)} pictures, but {label_file} lists {len(names)}; take "
-                "both from one and the same version of the dataset"
+                "both from the same version of the dataset"
             )
         number = self.builder_config.random
         rows = labels.random_splits[number - 1] if number else sal_split(labels.attributes)
 
         def record(row: int) -> Record:
             return Record(
-                # Numbered in either layout: SAL's protocol goes by the order of names.
+                # Numbered in either layout: SAL's protocol depends on the order of names.
                 filename=f"{_IMAGES}/{names[row]}",
                 image=archived.get(names[row], folder / names[row]),
                 attributes=labels.attributes[row, : self.schema.size],
@@ -129,11 +129,11 @@ class Peta(PersonSearchBuilder):
 
 
 def find_pictures(manual_dir: pathlib.Path, instructions: str) -> Callable[[str], pathlib.Path]:
-    """Return where a picture is, by its number as "00001.png"; for builders of the same pictures.
+    """Return a function from a name like "00001.png" to a picture's path, also for other builders.
 
     Raises:
-        FileNotFoundError: neither layout is there.
-        ValueError: a collection has another number of pictures than it should.
+        FileNotFoundError: neither layout is found.
+        ValueError: a collection has the wrong number of pictures.
     """
     folder, archived = _locate(manual_dir, instructions)
     return lambda name: archived.get(name, folder / name)
@@ -142,7 +142,7 @@ def find_pictures(manual_dir: pathlib.Path, instructions: str) -> Callable[[str]
 def _locate(
     manual_dir: pathlib.Path, instructions: str
 ) -> tuple[pathlib.Path, dict[str, pathlib.Path]]:
-    """The folder of pictures; and by number those of the authors' layout, if it is that."""
+    """The picture folder; for the authors' layout, also the numbered pictures' paths."""
     if not any((manual_dir / level / _IMAGES).is_dir() for level in _LEVELS):
         for level in (*_LEVELS, *(f"{level}/{_ARCHIVES}".lstrip("/") for level in _LEVELS)):
             if any((manual_dir / level / name / "archive").is_dir() for name in _COLLECTIONS):
@@ -169,10 +169,10 @@ def _file_name(number: int) -> str:
 
 
 def sal_split(attributes: UInt8[np.ndarray, "pictures attributes"]) -> _Rows:
-    """Return the rows of SAL's train and test: no category of the one occurs in the other.
+    """Return the rows of SAL's train and test, which share no category.
 
-    Categories with one picture are dropped. Of the others, in the order in which they first appear,
-    numpy's legacy generator draws 189 in 209 for training, that is 1,890 of the 2,090.
+    Categories with one picture are dropped. From the rest, in order of first appearance, numpy's
+    legacy generator draws 189 in 209 for training, that is 1,890 of the 2,090.
     """
     _, first, category, count = np.unique(
         attributes, axis=0, return_index=True, return_inverse=True, return_counts=True
@@ -198,7 +198,7 @@ def read_labels(path: pathlib.Path) -> Labels:
     matlab.require_fields(peta, ("data", "attribute", "partion_attribute"), path, _NAME, "peta")
     if tuple(matlab.strings(peta["attribute"], path, "peta.attribute")) != FILE_NAMES:
         raise ValueError(
-            f"{path}: peta.attribute names other attributes than the {len(FILE_NAMES)} of "
+            f"{path}: the names in peta.attribute are not the {len(FILE_NAMES)} attributes of "
             f"{_NAME}, {FILE_NAMES[0]} to {FILE_NAMES[-1]}"
         )
     data = matlab.integers(peta["data"], path, "peta.data")
@@ -235,5 +235,5 @@ def _random_split(partition: Any, pictures: int, path: pathlib.Path, where: str)
     }
     drawn = np.concatenate(list(rows.values()))
     if drawn.min() < 0 or drawn.max() >= pictures or len(np.unique(drawn)) != len(drawn):
-        raise ValueError(f"{path}: {where} names a picture twice, or one beyond the {pictures}")
+        raise ValueError(f"{path}: {where} repeats a picture, or has one outside the {pictures}")
     return rows

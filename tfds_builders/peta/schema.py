@@ -4,7 +4,7 @@ import dataclasses
 
 from aima_jax.attributes import AttributeSchema, Group
 
-# The file's name of each column -> our name of its bit.
+# The file's name for each column -> our name for its bit.
 COLUMNS: dict[str, str] = {
     "personalLess30": "age=16-30",
     "personalLess45": "age=31-45",
@@ -139,8 +139,8 @@ _LOWER_TYPES = (
 )
 _FOOTWEAR = ("leather_shoes", "shoes", "sneakers", "sandals", "boots", "stockings")
 
-# The real labels give some people two ages, sleeves or shoes, and others none, so that hardly a
-# group is exclusive. Gender is: one image alone has none.
+# The labels give some people two ages, sleeves or shoes, and others none, so hardly any group is
+# exclusive. Gender is: only one image has none.
 SCHEMA = AttributeSchema(
     "peta",
     (
@@ -185,7 +185,7 @@ SCHEMA = AttributeSchema(
 
 
 def _first_35() -> AttributeSchema:
-    """Return the schema of the usual 35 bits: every group with the values that are left of it."""
+    """Return the schema of the usual 35 bits: every group with its remaining values."""
     names = SCHEMA.names[:35]
     # Of gender only `personalMale` is among them.
     groups = [Group("gender", "exclusive", ("male",), absent="female")]

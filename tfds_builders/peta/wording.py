@@ -1,4 +1,4 @@
-"""PETA in words, for all of its labels and for the usual 35."""
+"""PETA in words, for all its labels and for the usual 35."""
 
 from aima_jax.text import Clause, NounPhrase, Wording, things
 from tfds_builders import SYNONYMS

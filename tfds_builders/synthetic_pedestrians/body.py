@@ -1,6 +1,6 @@
-"""A figure before it is drawn: how it looks, how its body is built, where its joints are.
+"""A figure before it is drawn: its look, its build and its joints.
 
-Lengths are in units of the height of a person who stands upright, the ground is at y = 0.
+Lengths are in units of the height of a person standing upright; the ground is at y = 0.
 """
 
 import cmath
@@ -51,9 +51,9 @@ def shade(color: str, place: float) -> Color:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """The traits of one identity as numbers from 0 to 1, drawn apart from its attributes.
+    """The traits of one identity as numbers from 0 to 1, drawn independently of its attributes.
 
-    That way two descriptions of one identity differ in what is described and in nothing else.
+    Two descriptions of one identity thus differ only in what is described.
     """
 
     skin: float
@@ -81,11 +81,11 @@ class Look:
         return _pick(_HAIR, self.hair) * np.float32(0.4 + 0.6 * self.skin)
 
     def contrast_color(self, cloth: str) -> Color:
-        """What patterns are drawn in on cloth of that color."""
+        """The color of patterns on cloth of that color."""
         return _pick(_PALE if cloth in _DARK_CLOTH else _DARK, self.contrast)
 
     def bag_color(self, *cloths: str) -> Color:
-        """A bag of another color than the clothes that it hangs before."""
+        """A bag color that differs from the clothes behind the bag."""
         return _pick(tuple(color for color in _BAG if color not in cloths), self.bag)
 
     def hat_color(self) -> Color:
@@ -95,19 +95,19 @@ class Look:
         return _pick(_SHOES, self.shoes)
 
     def boot_color(self, lower: str) -> Color:
-        """Boots of another color than the trousers that are tucked into them."""
+        """A boot color that differs from the trousers tucked into the boots."""
         return _pick(_BOOTS.get(lower, _ANY_BOOTS), self.shoes)
 
 
 def _pick(colors: tuple[str, ...], place: float) -> Color:
-    """One of the colors and a shade of it, both by where `place` falls between 0 and 1."""
+    """One of the colors and its shade, both chosen by `place` between 0 and 1."""
     index, rest = divmod(place * len(colors), 1)
     return shade(colors[int(index)], rest)
 
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """Proportions: half heights and half widths of what they name, as seen in the view."""
+    """Proportions: half heights and half widths of body parts, as seen in the view."""
 
     head: complex
     neck_y: float
@@ -122,7 +122,7 @@ class Build:
 
     @classmethod
     def of(cls, description: Description, look: Look) -> "Build":
-        """The build that age, gender and view give an identity."""
+        """The build of an identity, given age, gender and view."""
         child = description["age"] == "child"
         woman = description["gender"] == "female"
         breadth = 0.9 + 0.2 * look.breadth
@@ -152,7 +152,7 @@ class Build:
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """What changes from step to step: angles in degrees, or numbers from 0 to 1.
+    """Posture, which changes while walking: angles in degrees, or numbers from 0 to 1.
 
     `facing` is 1 to the right and -1 to the left, `carrying` the side of what is carried.
     """
@@ -197,9 +197,9 @@ class Limb:
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """The joints of a figure; of the two arms and legs the second is nearer in a side view.
+    """The joints of a figure; in a side view, the second arm and leg are the nearer ones.
 
-    `turned` is -1 or 1 for someone who is seen from the side and faces left or right, else 0.
+    `turned` is -1 or 1 for someone seen from the side and facing left or right, else 0.
     """
 
     build: Build
@@ -213,7 +213,7 @@ class Skeleton:
 
 
 def skeleton(description: Description, look: Look, pose: Pose) -> Skeleton:
-    """The joints of a person who is built and seen as described, in that pose."""
+    """The joints of a described person in a pose."""
     build = Build.of(description, look)
     old = description["age"] == "old"
     carrying = description["bag"] == "handbag"
@@ -268,7 +268,7 @@ def _from_the_side(build: Build, pose: Pose, *, old: bool, carrying: bool) -> Sk
 
 
 def _stride(build: Build, pose: Pose, step: float) -> tuple[complex, complex]:
-    """From the hip to the knee and to the ankle of a leg that is ahead where `step` is positive."""
+    """Vectors from the hip to the knee and ankle of a leg, which is ahead if `step` is positive."""
     angle = 26 * step
     flex = 6 + 12 * pose.knees + 0.9 * max(-angle, 0)
     to_knee = (build.hip_y - build.knee_y) * _down(pose.facing * angle)
@@ -287,7 +287,7 @@ def _up(degrees: float) -> complex:
 
 @dataclasses.dataclass(frozen=True)
 class Drawing(Painter):
-    """One person on a canvas; what draws parts of it reads them from here."""
+    """One person on a canvas: what the functions that draw its parts need."""
 
     canvas: Canvas
     frame: Frame

@@ -1,4 +1,4 @@
-"""Rendered pedestrians as a dataset: no files are needed, any size can be had."""
+"""Rendered pedestrians as a dataset of any size, without raw files."""
 
 import pathlib
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class SyntheticPedestrians(PersonSearchBuilder):
 
     @classmethod
     def config_name(cls, name: str) -> str:
-        """The name of the config that is meant, the default's for "".
+        """Return the name of the config, the default for "".
 
         Raises:
             ValueError: it is not the name of a size.

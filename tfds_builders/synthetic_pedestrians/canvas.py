@@ -1,7 +1,7 @@
 """A canvas on which shapes are painted, anti-aliased and shaded as if they were round.
 
-Points are complex numbers, x + iy: rotating is multiplying. A frame places them on the canvas, so
-that a figure is drawn in its own units, upright, with y going up.
+Points are complex numbers, x + iy: a rotation is a multiplication. A frame places them on the
+canvas, so that a figure is drawn in its own units, upright, with y pointing up.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ Color = Float[np.ndarray, "3"]
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """Where the drawing's origin falls on the canvas, in pixels, and its unit, size and turn."""
+    """The drawing's origin on the canvas, in pixels, and its unit, size and rotation."""
 
     origin: complex
     unit: complex
@@ -25,17 +25,17 @@ class Frame:
         return abs(self.unit)
 
     def place(self, point: complex) -> complex:
-        """The pixel position of a point, y going down."""
+        """The pixel position of a point, y pointing down."""
         return self.origin + self.unit * point.conjugate()
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """The pixels that a shape covers, and where on the shape they are.
+    """The pixels that a shape covers, and their coordinates on the shape.
 
     `along` runs from its start to its end and `across` from its middle, positive to the right of a
-    shape that hangs down; both in pixels, of which `scale` are a unit of the drawing. `side` is -1
-    and 1 at its edges.
+    shape that hangs down; both are in pixels, with `scale` pixels per unit of the drawing. `side`
+    is -1 and 1 at its edges.
     """
 
     window: tuple[slice, slice]
@@ -47,10 +47,10 @@ class Shape:
 
 
 class Canvas:
-    """An image of `height` × `width` in the making; `pixels` are red, green, blue from 0 to 1.
+    """An image of `height` × `width` to paint on; `pixels` are red, green, blue from 0 to 1.
 
-    `light` says from where light falls, -1 left and 1 right; `folds` modulates the brightness of
-    what is painted as cloth.
+    `light` is the direction of the light, from -1 (left) to 1 (right); `folds` modulates the
+    brightness of cloth.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class Canvas:
         right_widths: tuple[float, ...] | None = None,
         flat: bool = False,
     ) -> Shape | None:
-        """A limb from `start` to `end`: half widths evenly spaced between, ends round or flat.
+        """A limb from `start` to `end` with evenly spaced half widths and round or flat ends.
 
-        `right_widths` are those of the right-hand side where it differs from the left. None where
-        nothing of it is on the canvas.
+        `right_widths` are the widths of the right-hand side if it differs from the left. None if no
+        part of it is on the canvas.
         """
         a, b = frame.place(start), frame.place(end)
         length = max(abs(b - a), 1e-3)
@@ -112,9 +112,9 @@ class Canvas:
     def ellipse(
         self, frame: Frame, center: complex, radii: complex, turn: complex = 1
     ) -> Shape | None:
-        """An ellipse with radii `radii.real` across and `radii.imag` up, turned by `turn`.
+        """An ellipse with radii `radii.real` across and `radii.imag` up, rotated by `turn`.
 
-        None where nothing of it is on the canvas.
+        None if no part of it is on the canvas.
         """
         middle = frame.place(center)
         axis = frame.unit * complex(turn).conjugate()
@@ -166,7 +166,7 @@ class Canvas:
 
 
 class Painter:
-    """What paints onto a canvas, in the units of its frame."""
+    """A painter of shapes on a canvas, in the units of its frame."""
 
     canvas: Canvas
     frame: Frame
@@ -201,13 +201,13 @@ def _profile(
 def _clip(
     values: Float[np.ndarray, "height width"], low: float, high: float
 ) -> Float[np.ndarray, "height width"]:
-    # On arrays this small np.clip spends most of its time before it begins.
+    # On arrays this small, np.clip is mostly overhead.
     return np.minimum(np.maximum(values, low), high)
 
 
 def noise(
     rng: np.random.Generator, height: int, width: int, cells: tuple[int, int]
 ) -> Float[np.ndarray, "height width"]:
-    """Smooth noise of about unit size with that many hills down and across."""
+    """Smooth noise of about unit amplitude with `cells` hills down and across."""
     coarse = rng.random(cells, np.float32) * 3.4 - 1.7
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))

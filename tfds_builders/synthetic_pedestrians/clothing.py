@@ -7,7 +7,7 @@ from tfds_builders.synthetic_pedestrians.body import Drawing, Limb, shade
 from tfds_builders.synthetic_pedestrians.canvas import Color, Shape
 
 _FOLDS = 0.09
-_STRIPE = 0.062  # height of a light and a dark stripe together
+_STRIPE = 0.062  # height of a light plus a dark stripe
 _PLAID = 0.07  # width of a square
 _SHORT_SLEEVE = 0.72  # of the upper arm
 
@@ -177,7 +177,7 @@ def _pattern(
 
 
 def draw_arm(drawing: Drawing, arm: Limb, light: float = 1.0) -> None:
-    """An arm in its sleeve; `light` below 1 darkens the one that is turned away."""
+    """An arm in its sleeve; `light` below 1 darkens the far one."""
     draw_upper_arm(drawing, arm, light)
     draw_forearm(drawing, arm, light)
 

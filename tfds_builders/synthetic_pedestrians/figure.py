@@ -19,7 +19,7 @@ _TURNED_AWAY = 0.82
 def draw_person(
     canvas: Canvas, frame: Frame, description: Description, look: Look, pose: Pose
 ) -> None:
-    """Draw the person of a description, of every group of the schema, where the frame says."""
+    """Draw a person, described in every group of the schema, at the frame's position."""
     drawing = Drawing(canvas, frame, description, look, pose, skeleton(description, look, pose))
     far, near = drawing.body.arms
     draw_bag_behind(drawing)
@@ -34,7 +34,7 @@ def draw_person(
     else:
         draw_legs(drawing)
         for arm in (far, near):
-            if drawing.view == "back":  # hands that are bent forward disappear before the body
+            if drawing.view == "back":  # hands bent forward disappear behind the body
                 draw_forearm(drawing, arm)
             draw_upper_arm(drawing, arm)
         draw_torso(drawing)
@@ -170,7 +170,7 @@ def _draw_hat(drawing: Drawing) -> None:
 
 
 def draw_bag_behind(drawing: Drawing) -> None:
-    """What of a backpack shows beside the body of someone seen from the front."""
+    """The part of a backpack visible beside the body of someone seen from the front."""
     if drawing.description["bag"] == "backpack" and drawing.view == "front":
         body = drawing.body
         wide = body.build.chest + 0.035

@@ -15,12 +15,12 @@ from tfds_builders.synthetic_pedestrians.canvas import Canvas, Color, Frame, Pai
 from tfds_builders.synthetic_pedestrians.figure import draw_person
 from tfds_builders.synthetic_pedestrians.schema import VIEWS, draw_description, seen_from
 
-# How hard the pictures are: every strength and chance that is worth turning.
+# Difficulty of the pictures: every strength and probability worth tuning.
 # Scene.
 CLUTTER = 6  # mean number of things in the background
 PASSERS_BY = 0.15  # chance of another person behind
-OCCLUSION = 0.1  # chance that something stands before the person
-OCCLUDED = (0.08, 0.3)  # share of the picture that it takes
+OCCLUSION = 0.1  # chance that something stands in front of the person
+OCCLUDED = (0.08, 0.3)  # share of the picture that it covers
 
 # Framing.
 FILLED = (0.82, 0.95)  # height of an upright person in picture heights
@@ -43,10 +43,10 @@ def render(
     identity: tuple[int, ...],
     camera: tuple[int, ...],
 ) -> bytes:
-    """Render a person of whom every group of the schema is described, as a JPEG file.
+    """Render a person, described in every group of the schema, as a JPEG file.
 
-    The three seeds decide, apart from the description, what differs from picture to picture (pose,
-    framing, scene, light), what an identity keeps, and what is the camera's own.
+    Besides the description, three seeds decide what varies by picture (pose, framing, scene,
+    light), by identity, and by camera.
     """
     generators = map(np.random.default_rng, np.random.SeedSequence(picture).spawn(7))
     pose, framing, scene, passer_by, occlusion, light, file = generators
@@ -62,13 +62,13 @@ def render(
 
 
 def _folds(rng: np.random.Generator, shot: "Shot") -> Float[np.ndarray, "height width"]:
-    """How much brighter or darker cloth is for its wrinkles, everywhere in the picture."""
+    """Change in brightness that wrinkles would give cloth at each pixel."""
     broad = noise(rng, shot.height, shot.width, (26, 20))
     return 0.6 * (broad + noise(rng, shot.height, shot.width, (56, 40)))
 
 
 def _draw_passer_by(rng: np.random.Generator, canvas: Canvas, shot: "Shot") -> None:
-    """Sometimes draws somebody else, farther away and to one side."""
+    """Sometimes draw another person, farther away and to one side."""
     if rng.random() < PASSERS_BY:
         size, side = rng.uniform(0.45, 0.75), rng.choice((-1, 1))
         feet = shot.frame.place(complex(side * rng.uniform(0.17, 0.27), rng.uniform(0.08, 0.3)))
@@ -110,7 +110,7 @@ def expose(
     camera: np.random.Generator,
     pixels: Float[np.ndarray, "3 height width"],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """What a sensor makes of the light: `camera` draws what is the camera's own, `rng` the rest."""
+    """Simulate the sensor: `camera` draws the parameters fixed for a camera, `rng` the rest."""
     _, height, width = pixels.shape
     cast = camera.uniform(-1, 1, 2) * 0.6 + rng.uniform(-1, 1, 2) * 0.4
     gains = np.array((1 + COLOR_CAST * cast[0], 1, 1 + COLOR_CAST * cast[1]))
@@ -128,7 +128,7 @@ def expose(
 
 
 def _blur(image: Image.Image, resolution: float) -> Image.Image:
-    """The picture as if it had been taken with that many rows of pixels."""
+    """The picture as if taken with `resolution` rows of pixels."""
     if resolution >= image.height:
         return image
     small = (max(round(resolution * image.width / image.height), 1), round(resolution))
@@ -138,7 +138,7 @@ def _blur(image: Image.Image, resolution: float) -> Image.Image:
 
 
 def jpeg(rng: np.random.Generator, image: UInt8[np.ndarray, "height width 3"]) -> bytes:
-    """The picture as a JPEG file of drawn quality."""
+    """The picture as a JPEG file of random quality."""
     file = io.BytesIO()
     quality = int(rng.integers(*JPEG_QUALITY, endpoint=True))
     Image.fromarray(image).save(file, "JPEG", quality=quality)
@@ -188,7 +188,7 @@ def draw_background(
 
 
 def draw_occluder(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Sometimes puts something before the person: a post, a low wall, leaves or a shoulder."""
+    """Sometimes put an occluder before the person: a post, a low wall, leaves or a shoulder."""
     if rng.random() >= OCCLUSION:
         return
     place = _Place(canvas, 0)

@@ -1,4 +1,4 @@
-"""Rendered pedestrians: 42 bits, in the manner of the three real datasets; how often each."""
+"""Rendered pedestrians: 42 bits like those of the three real datasets, and their frequencies."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from aima_jax.attributes import AttributeSchema, Description, Group
 
 VIEWS = ("front", "side", "back")
 
-# How often each value is seen, women's first where they differ from men's.
+# Frequency of each value, women's first where they differ from men's.
 _UPPER_COLORS = {
     "black": (0.16, 0.22),
     "white": (0.17, 0.16),
@@ -42,7 +42,7 @@ SCHEMA = AttributeSchema(
         Group("age", "exclusive", ("child", "adult", "old")),
         Group("hair", "exclusive", ("short", "long")),
         Group("hat", "flag"),
-        # What cannot be seen has no bit: nobody who is seen from behind wears glasses.
+        # What cannot be seen has no bit: nobody seen from behind wears glasses.
         Group("glasses", "flag"),
         Group("view", "exclusive", VIEWS),
         Group("sleeve", "exclusive", ("short", "long")),
@@ -58,7 +58,7 @@ SCHEMA = AttributeSchema(
 
 
 def draw_description(rng: np.random.Generator) -> Description:
-    """Draw a description that lacks the view: dress follows gender, age and season."""
+    """Draw a description without a view: dress depends on gender, age and season."""
     cold = rng.random()  # 0 in midsummer, 1 in midwinter
     woman = rng.random() < 0.5
     age = _choose(rng, {"child": 0.16, "adult": 0.64, "old": 0.2})
@@ -84,7 +84,7 @@ def draw_description(rng: np.random.Generator) -> Description:
 
 
 def seen_from(person: Description, view: str) -> Description:
-    """The description of a person seen from one side: what cannot be seen does not hold."""
+    """The description of a person seen from one side: what cannot be seen is absent."""
     hidden = {}
     if view == "back":
         hidden["glasses"] = False

@@ -1,12 +1,12 @@
-"""Which category, identity and camera each picture shows: from a size and a seed to every record.
+"""The category, identity and camera of each picture: from a size and a seed to every record.
 
 A picture's record depends on (seed, split, index) alone, so that any part of a set can be rendered
 anywhere, in any order.
 
-A large split is rendered by workers: processes that write their pictures into a pipe, worker k of
-n those numbered k, k + n, … A full pipe makes one wait, so that memory stays flat however large the
-split is. (multiprocessing would import the caller's main module again, which a plain script does
-not survive, and loky's manager ends in a traceback when it is interrupted.)
+A large split is rendered by worker processes that write pictures into pipes: worker k of n renders
+pictures k, k + n, … A full pipe blocks its worker, so that memory use does not grow with the size
+of the split. (multiprocessing would import the caller's main module again, which breaks plain
+scripts, and loky's manager prints a traceback when interrupted.)
 """
 
 import dataclasses
@@ -32,10 +32,10 @@ _MOST_CATEGORIES = {"train": 20_000, "val": 2_000, "test": 5_000}
 _LOOKS = 3  # identities that share a description
 _CAMERAS = 6
 
-# What the seed is combined with, so that no two subjects share random numbers.
+# Combined with the seed, so that no two purposes share random numbers.
 _PEOPLE, _ASSIGNMENT, _PICTURE, _IDENTITY, _CAMERA = range(5)
 
-# Its bits, and the number of the person who makes it.
+# Its bits, and the number of its person.
 _Category = tuple[UInt8[np.ndarray, "attributes"], int]
 
 _NAME = re.compile(r"train(\d+)-val(\d+)-test(\d+)-seed(\d+)")
@@ -43,7 +43,7 @@ _NAME = re.compile(r"train(\d+)-val(\d+)-test(\d+)-seed(\d+)")
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Pictures of each split, and the seed that everything follows from."""
+    """Number of pictures in each split, and the seed that determines everything."""
 
     train: int = 6000
     val: int = 400
@@ -69,7 +69,7 @@ class Size:
         match = _NAME.fullmatch(name)
         size = cls(*map(int, match.groups())) if match else None
         if size is None or size.name != name:
-            raise ValueError(f"size {name!r} is unknown; expected one as {cls().name}")
+            raise ValueError(f"size {name!r} is unknown; expected one like {cls().name}")
         return size
 
 
@@ -85,9 +85,9 @@ class Assignment:
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-    """All pictures of a split, by number, without any of them being there.
+    """All pictures of a split, by number, before any is rendered.
 
-    `people` numbers, for each category, whose it is: a person seen from several sides makes several
+    `people` is the number of each category's person: a person seen from several sides has several
     categories.
     """
 
@@ -98,9 +98,9 @@ class SplitPlan:
     people: tuple[int, ...]
 
     def assignment(self, index: int) -> Assignment:
-        """Which category, identity and camera a picture shows.
+        """The category, identity and camera of a picture.
 
-        The first pictures cover every category twice, the rest more often those with low numbers.
+        The first pictures cover every category twice; the rest favor categories with low numbers.
         """
         split = SPLITS.index(self.name)
         rng = np.random.default_rng((self.seed, _ASSIGNMENT, split, index))
@@ -146,7 +146,7 @@ def plan(size: Size) -> dict[str, SplitPlan]:
 
 
 def _new_categories(rng: np.random.Generator) -> Iterator[_Category]:
-    """Ever new categories: one person after the other, seen from one side or two."""
+    """Generate new categories without end: person after person, each seen from one or two sides."""
     known = set()
     for person in itertools.count():
         description = draw_description(rng)
@@ -157,20 +157,20 @@ def _new_categories(rng: np.random.Generator) -> Iterator[_Category]:
                 yield bits, person
 
 
-# Before a picture in the pipe: how many bytes it has.
+# Precedes a picture in the pipe: its number of bytes.
 _LENGTH = struct.Struct("<I")
 
-# Below that, starting workers takes longer than rendering.
+# For fewer pictures, starting workers takes longer than rendering.
 _WORTH_WORKERS = 600
 
 
 def render_split(size: Size, split: SplitPlan, workers: int | None = None) -> Iterator[bytes]:
-    """Yield the pictures of a split of a set of that size in order, as JPEG files.
+    """Yield the pictures of a split of a set of a given size in order, as JPEG files.
 
-    One worker for each core by default, none (0) where the split is small.
+    One worker per core by default, none (0) if the split is small.
 
     Raises:
-        RuntimeError: a worker died; it said why on stderr.
+        RuntimeError: a worker died; the reason is on stderr.
     """
     if workers is None:
         workers = (os.cpu_count() or 1) if split.pictures >= _WORTH_WORKERS else 0
@@ -196,7 +196,7 @@ def _start(*arguments: str) -> subprocess.Popen:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        start_new_session=True,  # Ctrl-C is for the parent to see
+        start_new_session=True,  # only the parent handles Ctrl-C
     )
 
 
@@ -206,13 +206,13 @@ def _read(process: subprocess.Popen, split: str, index: int) -> bytes:
     head = output.read(_LENGTH.size)
     data = output.read(*_LENGTH.unpack(head)) if len(head) == _LENGTH.size else b""
     if not data:
-        raise RuntimeError(f"picture {index} of {split} was not rendered: its process has ended")
+        raise RuntimeError(f"picture {index} of {split} was not rendered: its worker has died")
     return data
 
 
 def _work(size: str, split: str, first: str, step: str) -> None:
     """Render every `step`-th picture of a split onto stdout, from the one numbered `first`."""
-    # End quietly when the pipe is no longer read.
+    # Exit quietly when the pipe is closed.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     pictures = plan(Size.parse(size))[split]
     for index in range(int(first), pictures.pictures, int(step)):

@@ -19,7 +19,7 @@ from tfds_builders.records import PersonSearchBuilder, Record, SplitRecords, Tra
 from tfds_builders.upar.schema import FILE_NAMES, SCHEMA
 from tfds_builders.upar.wording import WORDING
 
-# Our split -> the files' name of it; the challenge's test pictures are private.
+# Our split -> the files' name for it; the challenge's test pictures are private.
 _SPLITS = {"train": "train", "test": "val"}
 # Official pictures by split and domain, and distinct descriptions by split.
 _PICTURES = {
@@ -35,7 +35,8 @@ _log = logging.getLogger(__name__)
 class _Domain:
     """One of the three datasets: its name, its paths in the files, and where its pictures are.
 
-    `find` takes manual_dir and instructions, and returns a picture's place by the end of its path.
+    `find` takes manual_dir and instructions, and returns a function from the end of a picture's
+    path in the files to its place on disk.
     """
 
     dataset: str
@@ -60,7 +61,7 @@ _DOMAINS = {
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """What one CSV file says, a row for each picture."""
+    """The contents of one CSV file, a row for each picture."""
 
     images: list[str]
     attributes: UInt8[np.ndarray, "pictures attributes"]
@@ -68,7 +69,7 @@ class Annotations:
 
 @dataclasses.dataclass(eq=False)
 class UparConfig(tfds.core.BuilderConfig):
-    """Which domains are trained on and which are tested on."""
+    """The domains for training and for testing."""
 
     train: tuple[str, ...] = tuple(_DOMAINS)
     test: tuple[str, ...] = tuple(_DOMAINS)
@@ -105,9 +106,9 @@ class Upar(PersonSearchBuilder):
     )
 
     @classmethod
-    def pictures(cls, config: str) -> frozenset[str]:
-        """Return the datasets whose pictures a config uses."""
-        [domains] = [{*one.train, *one.test} for one in cls.BUILDER_CONFIGS if one.name == config]
+    def pictures(cls, config: str, split: str) -> frozenset[str]:
+        """Return the datasets whose pictures a split uses."""
+        [domains] = [getattr(one, split) for one in cls.BUILDER_CONFIGS if one.name == config]
         return frozenset(_DOMAINS[domain].dataset for domain in domains)
 
     def splits(self, manual_dir: pathlib.Path) -> dict[str, SplitRecords]:
@@ -117,7 +118,7 @@ class Upar(PersonSearchBuilder):
         both = set(annotations["train"].images).intersection(annotations["test"].images)
         if both:
             raise ValueError(
-                f"{manual_dir}: train and val list {len(both)} of the same pictures, as "
+                f"{manual_dir}: train and val share {len(both)} pictures, such as "
                 f"{min(both)}; expected none"
             )
         places = {
@@ -131,7 +132,7 @@ class Upar(PersonSearchBuilder):
         }
 
     def _annotations(self, manual_dir: pathlib.Path, split: str) -> Annotations:
-        """The labels of a split, after all that is beside them was compared with them."""
+        """The labels of a split, after checking the other files against them."""
         name = _SPLITS[split]
         folder = manual_dir / "annotations"
         task = folder / "task2" / name
@@ -161,7 +162,7 @@ def read_annotations(path: pathlib.Path) -> Annotations:
     """Return pictures and labels of `train.csv`, `val.csv` or a `gt.csv`.
 
     Raises:
-        ValueError: naming the line and the column that are not as they should be.
+        ValueError: an entry is invalid; the message names its line and column.
     """
     images: dict[str, int] = {}
     attributes = []
@@ -172,16 +173,18 @@ def read_annotations(path: pathlib.Path) -> Annotations:
                 "PA100k/release_data/release_data/ or PETA/images/"
             )
         if image in images:
-            raise ValueError(f"{path}: line {line} lists {image}, as line {images[image]} does")
+            raise ValueError(
+                f"{path}: line {line} lists {image}, which is also in line {images[image]}"
+            )
         images[image] = line
         attributes.append(_bits(cells, path, line))
     if not images:
-        raise ValueError(f"{path}: no picture is listed")
+        raise ValueError(f"{path}: no pictures are listed")
     return Annotations(list(images), np.array(attributes, np.uint8))
 
 
 def _labelled(path: pathlib.Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    """The lines below the header, which has to name the columns."""
+    """The lines below the header, which must name the columns."""
     lines = tables.rows(path)
     number, header = next(lines, (1, [""]))
     header[0] = header[0].removeprefix("#").strip()
@@ -236,7 +239,7 @@ def _check_ids(path: pathlib.Path, expected: Mapping[str, int], labels: pathlib.
 
 
 def _domain(image: str) -> str | None:
-    """Which dataset a path of the files is of."""
+    """The dataset of a path in the files."""
     return next((name for name, one in _DOMAINS.items() if one.path.fullmatch(image)), None)
 
 
@@ -251,7 +254,7 @@ def _records(
     places: Mapping[str, Callable[[str], pathlib.Path]],
     domains: tuple[str, ...],
 ) -> SplitRecords:
-    """The pictures of some domains; all of them have to be there."""
+    """The pictures of some domains, checking that none is missing."""
     records, missing = [], []
     for image, attributes in zip(annotations.images, annotations.attributes, strict=True):
         domain = _domain(image)
@@ -269,5 +272,5 @@ def _records(
             "annotations list are missing. Unpack the pictures again, or remove their rows."
         )
     if not records:
-        raise ValueError(f"no picture of {' or '.join(domains)} is listed in the annotations")
+        raise ValueError(f"the annotations list no pictures of {' or '.join(domains)}")
     return SplitRecords(len(records), records)

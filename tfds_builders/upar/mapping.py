@@ -1,9 +1,9 @@
-"""What the bits of other schemas mean in UPAR's vocabulary. [ours]
+"""The meaning of other schemas' bits in UPAR's vocabulary. [ours]
 
-Of a bit of UPAR, by schema: the bits of which one holding says that it holds, and those of which
-one holding says that it does not; one of the two may be None, for "whenever none of the other
-holds". Where both are said, or neither, nothing is known. What a table leaves out, its dataset does
-not tell. Labels mapped by these tables are not UPAR's.
+For each schema and bit of UPAR: the bits that each imply it, and the bits that each imply its
+absence; either may be None, for "if none of the other is set". If both or neither are implied,
+the bit is unknown. A bit that is not in a table cannot be inferred from that dataset's labels.
+Labels mapped by these tables are not UPAR's.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ SCHEMAS = {schema.name: schema for schema in (UPAR, MARKET1501, PA100K, PETA, PE
 
 
 def _one_of(group: str, **values: tuple[str, ...]) -> dict[str, _Meaning]:
-    """Values of which each says that the others do not hold."""
+    """Mutually exclusive values: each implies the absence of the others."""
     return {
         f"{group}={value}": (
             bits,
@@ -38,7 +38,7 @@ def _flags(**bits: tuple[str, ...]) -> dict[str, _Meaning]:
 
 
 def _colors(group: str, known: tuple[str, ...]) -> dict[str, _Meaning]:
-    """Colors under the same names in both; UPAR's "other" has no counterpart anywhere."""
+    """Colors with the same name in both; UPAR's "other" has no counterpart in any schema."""
     same = (f"{group}={color}" for color in COLORS if f"{group}={color}" in known)
     return {name: ((name,), None) for name in same}
 
@@ -46,7 +46,7 @@ def _colors(group: str, known: tuple[str, ...]) -> dict[str, _Meaning]:
 def _restricted(
     table: dict[str, _Meaning], names: tuple[str, ...]
 ) -> Iterator[tuple[str, _Meaning]]:
-    """What of a table is left where some bits alone are labelled: what they can affirm and deny."""
+    """Restrict a table to some labelled bits: what they can affirm and deny."""
     for bit, meaning in table.items():
         yes, no = (
             None if one is None else tuple(name for name in one if name in names) for one in meaning
@@ -150,7 +150,7 @@ MEANINGS: dict[str, dict[str, _Meaning]] = {
         ),
     },
 }
-# Of the usual 35 a man's bit alone tells of gender: one image in 19,000 has neither.
+# Among the usual 35 only the male bit gives gender: one image in 19,000 has neither.
 MEANINGS["peta35"] = {
     **dict(_restricted(MEANINGS["peta"], PETA_35.names)),
     "gender=female": (None, ("gender=male",)),
@@ -158,7 +158,7 @@ MEANINGS["peta35"] = {
 
 
 def unknown(name: str) -> tuple[str, ...]:
-    """Return the bits of UPAR of which a schema's labels say nothing."""
+    """Return the bits of UPAR that a schema's labels say nothing about."""
     return tuple(bit for bit in VOCABULARY if bit not in MEANINGS[name])
 
 

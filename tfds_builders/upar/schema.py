@@ -6,7 +6,7 @@ COLORS = ("black", "blue", "brown", "green", "gray", "orange")
 COLORS += ("pink", "purple", "red", "white", "yellow", "other")
 _SPELLED = {color: color.title() for color in COLORS} | {"gray": "Grey"}
 
-# The files' name of each column -> our name of its bit.
+# The files' name for each column -> our name for its bit.
 COLUMNS: dict[str, str] = {
     "Age-Young": "age=young",
     "Age-Adult": "age=adult",
@@ -29,8 +29,8 @@ COLUMNS: dict[str, str] = {
 }
 FILE_NAMES: tuple[str, ...] = tuple(COLUMNS)
 
-# The real labels give people two colors or types, and others no age or hair: of groups with
-# several bits any number holds. A group with one bit has a word for its absence.
+# The labels give some people two colors or types, and others no age or hair: in groups with several
+# bits, any number may be set. A group with one bit has a word for its absence.
 SCHEMA = AttributeSchema(
     "upar",
     (

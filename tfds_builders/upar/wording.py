@@ -1,4 +1,4 @@
-"""UPAR in words, short enough that even a person with all 40 attributes fits into 77 tokens."""
+"""UPAR in words, short enough that even a person with all 40 attributes fits in 77 tokens."""
 
 from aima_jax.text import Clause, NounPhrase, Wording, things
 from tfds_builders import SYNONYMS

@@ -1,6 +1,6 @@
-"""A model in plain PyTorch: one file of code, one of weights; and a submission to UPAR's challenge.
+"""A model in plain PyTorch, as one file of code and one of weights; and UPAR Challenge submissions.
 
-`aima_clip.py` and `run.py` beside this file are written as they are; nothing here imports them.
+`aima_clip.py` and `run.py` beside this file are copied verbatim; nothing here imports them.
 """
 
 import importlib.resources
@@ -30,9 +30,9 @@ def save_pytorch(
     """Write both towers, the tokenizer and the sentences for PyTorch: `aima_clip.load` reads them.
 
     Args:
-        restored: the model; of any image size and stride of the patches.
-        folder: made if need be; files of the same names are replaced.
-        columns: other names of the attributes, in their order.
+        restored: the model, with any image size and patch stride.
+        folder: created if necessary; files of the same names are replaced.
+        columns: other names for the attributes, in order.
 
     Raises:
         ValueError: the image tower is a ResNet.
@@ -41,8 +41,8 @@ def save_pytorch(
     clip = restored.model.clip
     if not isinstance(clip.config.vision, ViTConfig):
         raise ValueError(
-            f"{restored.path}: its image tower is a ResNet; the PyTorch module has a vision "
-            "transformer alone"
+            f"{restored.path}: its image tower is a ResNet; the PyTorch module supports only a "
+            "vision transformer"
         )
     arrays = dict(_as_pytorch(name, np.asarray(a)) for name, a in flatten(clip).items())
     merges = importlib.resources.files("aima_jax.text").joinpath(_MERGES).read_bytes()
@@ -63,12 +63,12 @@ def save_pytorch(
 def save_submission(
     restored: Restored, path: str | os.PathLike[str], *, columns: Sequence[str]
 ) -> None:
-    """Write a ZIP with `run.py` at its top, for the UPAR Challenge's runner.
+    """Write a ZIP with `run.py` at the top level, for the UPAR Challenge's runner.
 
     Args:
         restored: a model with the attributes of the challenge.
         path: of the file.
-        columns: the challenge's names of the attributes, in the schema's order.
+        columns: the challenge's names for the attributes, in the schema's order.
 
     Raises:
         ValueError, OSError: as `save_pytorch`.
@@ -88,7 +88,7 @@ def _source(name: str) -> bytes:
 
 
 def _as_pytorch(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """A parameter under PyTorch's name of it, in its layout."""
+    """A parameter with PyTorch's name and layout."""
     array = array.astype(np.float32)
     if name.endswith(".kernel"):
         array = array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)

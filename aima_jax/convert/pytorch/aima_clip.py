@@ -88,7 +88,7 @@ class VisionTransformer(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """Tokens [batch, tokens] to features [batch, dim], those of the first end of text."""
+    """Tokens [batch, tokens] to features [batch, dim], taken at the first end of text."""
 
     def __init__(self, shape, dim):
         super().__init__()
@@ -119,7 +119,7 @@ class AimaClip(nn.Module):
         self.tokenizer = Tokenizer(merges)
 
     def normalize(self, images):
-        """Pixels of 0…255 as the image tower expects them."""
+        """Normalise pixels of 0…255 for the image tower."""
         mean, std = (
             torch.tensor(self.config["vision"][name], device=images.device).view(3, 1, 1)
             for name in ("pixel_mean", "pixel_std")
@@ -128,7 +128,7 @@ class AimaClip(nn.Module):
 
     @torch.no_grad()
     def encode_images(self, images):
-        """Features of pictures as `read_image` gives them."""
+        """Features of pictures from `read_image`."""
         images = torch.stack(list(images)).to(self.vision.class_embedding.device)
         return functional.normalize(self.vision(self.normalize(images)), dim=-1)
 
@@ -140,7 +140,7 @@ class AimaClip(nn.Module):
         return functional.normalize(self.text(tokens), dim=-1)
 
     def sentence(self, bits):
-        """The sentence with which the model was trained for a vector of its attributes."""
+        """The sentence used in training for an attribute vector."""
         return sentence(bits, self.config)
 
 
@@ -170,8 +170,8 @@ def read_image(path, image_size):
     height, width = image_size
     with Image.open(path) as picture:
         box = None
-        if picture.getexif().get(0x0112, 1) == 1:  # as it stands
-            # The JPEG decoder halves large pictures; a factor of two is left to the filter.
+        if picture.getexif().get(0x0112, 1) == 1:  # upright
+            # The JPEG decoder halves large pictures, leaving a factor of two to the filter.
             drafted = picture.draft(None, (2 * width, 2 * height))
             box = drafted[1] if drafted else None
         picture = ImageOps.exif_transpose(picture).convert("RGB")
@@ -181,7 +181,7 @@ def read_image(path, image_size):
 
 
 class Tokenizer:
-    """CLIP's byte-pair encoding; the call gives 77 tokens, padded with 0."""
+    """CLIP's byte-pair encoding; a call returns 77 tokens, padded with 0."""
 
     _special = re.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
     _word = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
@@ -202,7 +202,7 @@ class Tokenizer:
     def __call__(self, text):
         ids = [START, *self.encode(text), END]
         if len(ids) > CONTEXT:
-            raise ValueError(f"a text has {len(ids)} tokens, {CONTEXT} at most: {text!r}")
+            raise ValueError(f"a text has {len(ids)} tokens; expected at most {CONTEXT}: {text!r}")
         return ids + [0] * (CONTEXT - len(ids))
 
     def encode(self, text):
@@ -236,7 +236,7 @@ class Tokenizer:
 
 @functools.cache
 def _kind(character):
-    """A character as `re` can tell: letters are "a", numbers "0", other signs "!"."""
+    """The class of a character, for `re`: letters are "a", numbers "0", other symbols "!"."""
     if character in "\x1c\x1d\x1e\x1f":
         return "!"
     if ord(character) < 128:
@@ -247,7 +247,7 @@ def _kind(character):
 
 
 def sentence(bits, config):
-    """The sentence of an attribute vector by the template, schema and wording of a model."""
+    """The sentence of an attribute vector in a model's template, schema and wording."""
     wording, terse = config["wording"], config["template"] == "list"
     words, absences = wording["words"], wording["absences"]
     held = {name for name, bit in zip(config["schema"]["names"], bits, strict=True) if bit}

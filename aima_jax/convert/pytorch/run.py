@@ -1,4 +1,4 @@
-"""A submission to the UPAR Challenge 2027, task 2: ranks a gallery by the model beside it."""
+"""A submission to the UPAR Challenge 2027, task 2: rank a gallery with the model beside it."""
 
 import functools
 import itertools
@@ -19,10 +19,10 @@ def the_model():
 
 
 def rank_gallery(sample):
-    """Return under "distances" 1 - cosine of each query and image, smaller being better.
+    """Return 1 - cosine of each query and image as "distances"; smaller is better.
 
     `sample` has "gallery", a list of {"image_path": …}, "queries", rows of 0 and 1, and
-    "attribute_names", which name the rows' columns, in any order.
+    "attribute_names", the names of the rows' columns, in any order.
     """
     model = the_model()
     place = {name: column for column, name in enumerate(sample["attribute_names"])}
