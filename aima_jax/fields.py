@@ -111,7 +111,7 @@ def check_config(config: ConfigDict) -> None:
         raise ValueError("\n".join(wrong))
 
 
-def profiled_steps(profile: str) -> tuple[int, int]:
+def profiled_steps(profile: object) -> tuple[int, int]:
     """Return the first and the last step in `config.profile`.
 
     Raises:
@@ -190,7 +190,9 @@ def _in_words(allowed: tuple) -> str:
     return f"{whole}{least}" + ("" if high == math.inf else f", {high} at most")
 
 
-def _are_numbers(value: Any, count: int, kind: type | UnionType, low: float, high: float) -> bool:
+def _are_numbers(
+    value: Any, count: int, kind: type | UnionType, low: int | float, high: int | float
+) -> bool:
     return (
         isinstance(value, tuple | list)
         and len(value) == count

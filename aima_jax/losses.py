@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8, Shaped
 
 from aima_jax.attributes import attribute_iou
 from aima_jax.pairs import (
+    AnyArray,
     Operands,
     Said,
     Scalar,
@@ -39,11 +40,11 @@ from aima_jax.pairs import (
 
 
 def info_nce(
-    image_features: Float[Array, "batch dim"],
-    text_features: Float[Array, "batch dim"],
+    image_features: Float[AnyArray, "batch dim"],
+    text_features: Float[AnyArray, "batch dim"],
     *,
     temperature: float | Scalar,
-    labels: Int[Array, "batch"] | None = None,
+    labels: Int[AnyArray, "batch"] | None = None,
     said: Said | None = None,
     image_target: str = "joint",
     chunk_size: int | None = None,
@@ -73,9 +74,9 @@ def info_nce(
 
 
 def similarity_distribution_matching(
-    image_features: Float[Array, "batch dim"],
-    text_features: Float[Array, "batch dim"],
-    labels: Int[Array, "batch"],
+    image_features: Float[AnyArray, "batch dim"],
+    text_features: Float[AnyArray, "batch dim"],
+    labels: Int[AnyArray, "batch"],
     *,
     temperature: float | Scalar,
     epsilon: float = 1e-8,
@@ -98,11 +99,11 @@ def similarity_distribution_matching(
 
 
 def identity_loss(
-    image_logits: Float[Array, "batch category"],
-    text_logits: Float[Array, "batch category"],
-    labels: Int[Array, "batch"],
+    image_logits: Float[AnyArray, "batch category"],
+    text_logits: Float[AnyArray, "batch category"],
+    labels: Int[AnyArray, "batch"],
     *,
-    text_mask: Bool[Array, "batch"] | None = None,
+    text_mask: Bool[AnyArray, "batch"] | None = None,
 ) -> Scalar:
     """ID: mean cross-entropy of the shared classifier's logits, averaged over image and text.
 
@@ -129,9 +130,9 @@ def identity_loss(
 
 
 def masked_attribute_prediction(
-    logits: Float[Array, "batch k vocabulary"],
-    targets: Int[Array, "batch k"],
-    mask: Bool[Array, "batch k"],
+    logits: Float[AnyArray, "batch k vocabulary"],
+    targets: Int[AnyArray, "batch k"],
+    mask: Bool[AnyArray, "batch k"],
     count: Scalar | None = None,
 ) -> Scalar:
     """MAP: mean cross-entropy over the positions where `mask` is True; 0 if there are none.
@@ -153,8 +154,8 @@ def masked_attribute_prediction(
 
 
 def attribute_iou_contrastive(
-    text_features: Float[Array, "batch dim"],
-    attributes: Shaped[Array, "batch attributes"],
+    text_features: Float[AnyArray, "batch dim"],
+    attributes: Shaped[AnyArray, "batch attributes"],
     *,
     temperature: float | Scalar,
     target: str = "softmax",
@@ -197,7 +198,7 @@ def attribute_iou_contrastive(
     )
 
 
-def _cross_entropy(logits: Array, labels: Array) -> Array:
+def _cross_entropy(logits: AnyArray, labels: AnyArray) -> Array:
     logits = widen(logits)
     picked = jnp.take_along_axis(logits, jnp.asarray(labels)[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - picked
@@ -209,9 +210,9 @@ class Masked(NamedTuple):
     `total` is the number of masked positions in the whole batch, of which these rows may be a part.
     """
 
-    logits: Float[Array, "batch k vocabulary"]
-    targets: Int[Array, "batch k"]
-    mask: Bool[Array, "batch k"]
+    logits: Float[AnyArray, "batch k vocabulary"]
+    targets: Int[AnyArray, "batch k"]
+    mask: Bool[AnyArray, "batch k"]
     total: Scalar
 
 
@@ -225,18 +226,18 @@ class LossBatch:
     everything. `partial_said` and `partial_text_features` are from another, partial sentence.
     """
 
-    category: Int[Array, "batch"]
-    attributes: Shaped[Array, "batch attributes"]
-    said: Int8[Array, "batch attributes"]
-    whole: Bool[Array, "batch"]
-    image_features: Float[Array, "batch dim"] | None = None
-    text_features: Float[Array, "batch dim"] | None = None
-    image_logits: Float[Array, "batch category"] | None = None
-    text_logits: Float[Array, "batch category"] | None = None
+    category: Int[AnyArray, "batch"]
+    attributes: Shaped[AnyArray, "batch attributes"]
+    said: Int8[AnyArray, "batch attributes"]
+    whole: Bool[AnyArray, "batch"]
+    image_features: Float[AnyArray, "batch dim"] | None = None
+    text_features: Float[AnyArray, "batch dim"] | None = None
+    image_logits: Float[AnyArray, "batch category"] | None = None
+    text_logits: Float[AnyArray, "batch category"] | None = None
     masked: Masked | None = None
-    partial_text_features: Float[Array, "batch dim"] | None = None
-    partial_said: Int8[Array, "batch attributes"] | None = None
-    presences: Bool[Array, "batch attributes"] | None = None
+    partial_text_features: Float[AnyArray, "batch dim"] | None = None
+    partial_said: Int8[AnyArray, "batch attributes"] | None = None
+    presences: Bool[AnyArray, "batch attributes"] | None = None
 
     def read(self, *fields: str) -> tuple[Any, ...]:
         """Return fields that a loss needs, asserting that none is None."""

@@ -14,13 +14,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Int8, Num, Shaped
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int8, Shaped
 
 from aima_jax.attributes import agreement
 
+AnyArray = Array | np.ndarray
 Scalar = Float[Array, ""]
-Constants = tuple[Num[Array, "batch ..."], ...]  # inputs without a gradient, such as labels
-Operands = tuple[tuple[Float[Array, "batch dim"], ...], Constants]  # features and constants
+# Some rows or all: features, and inputs without a gradient, such as labels.
+Constants = tuple[Shaped[Array, "_rows ..."], ...]
+Operands = tuple[tuple[Float[Array, "_rows dim"], ...], Constants]
 # The losses of some rows, given these, all rows, and the temperature.
 RowLosses = Callable[[Operands, Operands, Scalar], Float[Array, "rows"]]
 
@@ -28,7 +31,7 @@ RowLosses = Callable[[Operands, Operands, Scalar], Float[Array, "rows"]]
 def mean_over_rows(
     row_losses: RowLosses,
     features: tuple[Float[Array, "batch dim"], ...],
-    constants: Constants,
+    constants: tuple[Shaped[AnyArray, "batch ..."], ...],
     *,
     temperature: float | Scalar,
     chunk_size: int | None,
@@ -117,12 +120,14 @@ _mean_over_chunks.defvjp(_value_and_gradient, _backward)
 
 # For each item: the image's bits, the sentence's statement about each bit, whether it is whole.
 Said = tuple[
-    Shaped[Array, "batch attributes"], Int8[Array, "batch attributes"], Bool[Array, "batch"]
+    Shaped[AnyArray, "batch attributes"],
+    Int8[AnyArray, "batch attributes"],
+    Bool[AnyArray, "batch"],
 ]
 
 
 def target_inputs(
-    labels: Int[Array, "batch"], said: Said | None, *, chunk_size: int | None = None
+    labels: Int[AnyArray, "batch"], said: Said | None, *, chunk_size: int | None = None
 ) -> Constants:
     """The inputs of `targets` for each item of a batch.
 
@@ -177,10 +182,10 @@ def targets(
 
 
 def statements(
-    attributes: Shaped[Array, "batch attributes"],
-    said: Int8[Array, "batch attributes"],
-    whole: Bool[Array, "batch"],
-    presences: Bool[Array, "batch attributes"] | None = None,
+    attributes: Shaped[AnyArray, "batch attributes"],
+    said: Int8[AnyArray, "batch attributes"],
+    whole: Bool[AnyArray, "batch"],
+    presences: Bool[AnyArray, "batch attributes"] | None = None,
 ) -> Bool[Array, "batch statements"]:
     """Statements of each sentence as a set of (bit, sign): presences, then absences.
 
@@ -205,9 +210,9 @@ def _agrees(
 
 def mean_both_ways(
     row_loss: Callable[[Array, Array], Array],
-    image_features: Array,
-    text_features: Array,
-    labels: Array,
+    image_features: AnyArray,
+    text_features: AnyArray,
+    labels: AnyArray,
     said: Said | None,
     temperature: float | Scalar,
     *,
@@ -238,14 +243,14 @@ def mean_both_ways(
     )
 
 
-def normalize_rows(features: Array) -> Array:
+def normalize_rows(features: AnyArray) -> Array:
     """Scale rows to length 1; a zero row stays zero, with a finite gradient."""
     features = widen(features)
     squares = jnp.sum(features**2, axis=-1, keepdims=True)
     return features / jnp.sqrt(jnp.where(squares > 0, squares, 1))
 
 
-def widen(x: Array) -> Array:
+def widen(x: AnyArray) -> Array:
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 

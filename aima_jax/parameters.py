@@ -5,11 +5,12 @@ import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Shaped
 
-Parameters = dict[str, Array]
+Parameters = dict[str, Array | jax.ShapeDtypeStruct]  # of an abstract model, abstract arrays
 Model = TypeVar("Model", bound=nnx.Module)
 
 

@@ -148,7 +148,7 @@ def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     write_json(workdir / CONFIG, wanted)
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+def read_metrics(path: pathlib.Path) -> list[dict[str, int | float]]:
     """Read metrics.jsonl, null as NaN; an incomplete last line is ignored."""
     rows = []
     for line in path.read_bytes().splitlines() if path.exists() else []:

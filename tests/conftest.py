@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import tempfile
 
+import jaxtyping
 import pytest
 
 # Tests compile far longer than they compute: with LLVM's plainest code, and without MLIR for fused
@@ -23,6 +24,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """A function's own message about arguments that its annotations would refuse before it."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

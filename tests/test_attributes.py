@@ -209,6 +209,7 @@ def test_parse_says_what_it_expects(text, message):
         market1501_schema.parse(text)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("build", "message"),
     [

@@ -280,7 +280,7 @@ def test_a_choice_without_validation_says_so(tmp_path):
 
 @pytest.mark.parametrize(
     ("scores", "order"),
-    [({1: 0.5, 2: 0.5, 3: 0.1}, [2, 1, 3]), ({1: -1, 2: -1}, [2, 1]), ({}, [])],
+    [({1: 0.5, 2: 0.5, 3: 0.1}, [2, 1, 3]), ({1: -1.0, 2: -1.0}, [2, 1]), ({}, [])],
 )
 def test_of_equal_scores_the_latest_is_the_best(scores, order):
     assert checkpoint.best_first(scores) == order

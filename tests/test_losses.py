@@ -271,6 +271,7 @@ def test_products_of_features_are_at_the_highest_precision(name, chunk_size):
     assert len(found) >= len(inputs) and set(found) == {(highest, highest)}
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("name", "wrong", "message"),
     [

@@ -74,8 +74,8 @@ class Split:
         if out is None:
             out = np.empty((len(indices), *image_size, 3), np.uint8)
         for image, index in zip(out, indices, strict=True):
-            name = self._name(index)
-            read_pixels(self.bytes(index), image_size, name=name, formats=RECORD_FORMATS, out=image)
+            data, name = self.bytes(int(index)), self._name(int(index))
+            read_pixels(data, image_size, name=name, formats=RECORD_FORMATS, out=image)
         return out
 
     def take(self, indices: Int[np.ndarray, "subset"]) -> "Split":

@@ -37,9 +37,9 @@ _TURNS = {
 }
 _SWAPS_AXES, _FLIPS_X, _FLIPS_Y = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 
-Pixels = UInt8[np.ndarray, "height width 3"]
+Pixels = UInt8[np.ndarray, "_height _width 3"]
 Source = bytes | str | os.PathLike[str] | Image.Image | Pixels
-_Box = tuple[float, float, float, float]
+_Box = tuple[int | float, int | float, int | float, int | float]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 

@@ -184,7 +184,9 @@ def _single_bits(
     return bits
 
 
-def _contradictions(a: SharedStatements, b: SharedStatements) -> Bool[np.ndarray, "a b"]:
+def _contradictions(
+    a: Int8[np.ndarray, "a shared"], b: Int8[np.ndarray, "b shared"]
+) -> Bool[np.ndarray, "a b"]:
     """Whether one affirms a bit that the other denies."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     return np.abs(a) @ np.abs(b).T > a @ b.T

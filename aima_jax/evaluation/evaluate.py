@@ -235,7 +235,7 @@ def _reasons(chosen: Selected, restored: Restored) -> dict[str, Any]:
 def results_table(results: Mapping[str, Any]) -> str:
     """Return the results as a text table, in percent."""
 
-    def line(name: str, scores: Mapping[str, float], columns: Sequence[str] = METRICS) -> str:
+    def line(name: str, scores: Mapping[str, Any], columns: Sequence[str] = METRICS) -> str:
         cells = (f"{100 * scores[c]:7.1f}" if c in scores else " " * 7 for c in columns)
         return f"{name:<18}{''.join(cells)}{scores.get('queries', ''):>9}"
 
@@ -309,7 +309,7 @@ def _reported(
         Ranking(
             sentences[query],
             list(split.images(first[query], image_size)),
-            category[first[query]] == query,
+            (category[first[query]] == query).tolist(),
             similarity[query, :_REPORTED_RANKS].tolist(),
         )
         for query in spread.astype(int)

@@ -1,16 +1,16 @@
 """Rank-k, mAP, mINP and precision at k, with pessimistic ties; and their chance levels."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 METRICS = ("R1", "R5", "R10", "mAP", "mINP")
 
 
 def retrieval_metrics(
-    similarity: Float[np.ndarray, "query gallery"],
-    relevant: Bool[np.ndarray, "query gallery"],
+    similarity: Float[np.ndarray | Array, "query gallery"],
+    relevant: Bool[np.ndarray | Array, "query gallery"],
     *,
-    ignored: Bool[np.ndarray, "query gallery"] | None = None,
+    ignored: Bool[np.ndarray | Array, "query gallery"] | None = None,
     average_precision: str = "mean",
 ) -> dict[str, float]:
     """R1, R5, R10, mAP and mINP of a similarity matrix, as fractions of 1.

@@ -16,7 +16,7 @@ from aima_jax.files import atomic_write
 from aima_jax.losses import LOSSES
 from aima_jax.workdir import read_metrics
 
-Picture = Image.Image | UInt8[np.ndarray, "height width 3"]
+Picture = Image.Image | UInt8[np.ndarray, "_height _width 3"]
 
 _GREEN, _RED, _GRAY = "#1a8f4a", "#d03b3b", "#9aa1a9"
 _INK, _PALE_INK = "#1d2126", "#5c646d"
@@ -170,7 +170,7 @@ def _draw_page(rankings: Sequence[Ranking]) -> Image.Image | None:
     return page
 
 
-def _draw_curves(rows: Sequence[Mapping[str, float]]) -> Image.Image | None:
+def _draw_curves(rows: Sequence[Mapping[str, int | float]]) -> Image.Image | None:
     """Draw a panel for each logged loss, and one for all validation metrics."""
     titles = {
         "train/loss": "Loss (weighted sum)",
@@ -284,17 +284,17 @@ def _plot_scores(axis: Any, curves: Mapping[str, Float[np.ndarray, "2 points"]])
     title = "Validation, %"
     if "val/R1" in curves:
         steps, values = curves["val/R1"]
-        scores = dict(zip(steps, values, strict=True))
+        scores = dict(zip(map(int, steps), values, strict=True))
         best = best_first(scores)[0]
         axis.plot(best, 100 * scores[best], "*", color=_SCORES["val/R1"][1], markersize=13)
-        title += f": best Rank-1 {scores[best]:.1%} at step {best:.0f}"
+        title += f": best Rank-1 {scores[best]:.1%} at step {best}"
     axis.set_title(title)
     axis.set_ylim(0, 1.35 * max(1, axis.get_ylim()[1]))  # leaves room for the legend
     axis.set_yticks([tick for tick in axis.get_yticks() if tick <= 100])
     axis.legend(fontsize=8, frameon=False, ncols=3, loc="upper left")
 
 
-def _series(rows: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, "2 points"]:
+def _series(rows: Sequence[Mapping[str, int | float]], name: str) -> Float[np.ndarray, "2 points"]:
     """Steps and values of a metric, only finite ones."""
     points = [(row["step"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
     return np.array(points, float).reshape(-1, 2).T

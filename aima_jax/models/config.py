@@ -11,7 +11,7 @@ from aima_jax.text.tokenizer import CONTEXT_LENGTH, VOCABULARY_SIZE
 Activation = Literal["quick_gelu", "gelu"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
-Channels = tuple[float, float, float]  # red, green, blue
+Channels = tuple[int | float, int | float, int | float]  # red, green, blue
 
 # Of each colour channel, for values in 0…1 (OpenAI CLIP).
 OPENAI_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)

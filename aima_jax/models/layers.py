@@ -216,11 +216,11 @@ Resize = Literal["bilinear", "bicubic"]
 
 
 def resize_positions(
-    table: Float[Array, "tokens dim"],
+    table: Float[Array | np.ndarray, "tokens dim"],
     old: tuple[int, int],
     new: tuple[int, int],
     method: Resize = "bilinear",
-) -> Float[Array, "tokens dim"]:
+) -> Float[Array | np.ndarray, "resized dim"]:
     """Resize the grid of a position table as PyTorch's `interpolate` does (align_corners false).
 
     Args:

@@ -158,13 +158,13 @@ class _Appended:
         self._waiting = b""
 
 
-def _line(row: Mapping[str, float]) -> bytes:
+def _line(row: Mapping[str, int | float]) -> bytes:
     """A row as JSON, which has no NaN: null stands for a non-finite number."""
     values = {name: value if math.isfinite(value) else None for name, value in row.items()}
     return json.dumps(values, allow_nan=False).encode() + b"\n"
 
 
-def _scalars(row: Mapping[str, float]) -> bytes:
+def _scalars(row: Mapping[str, int | float]) -> bytes:
     """A row as a TensorBoard event."""
     from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 

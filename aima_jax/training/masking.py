@@ -27,7 +27,7 @@ def mask_phrases(
     *,
     mask_rate: float,
     mask_capacity: int,
-    attribute_words: Int[Array, "words"],
+    attribute_words: Int[Array | np.ndarray, "words"],
 ) -> tuple[
     Int[Array, "batch tokens"],
     Int32[Array, "batch k"],

@@ -90,7 +90,8 @@ class Saver:
 
     def _start(self, step: int, state: TrainState, metrics: dict[str, float] | None) -> None:
         # A copy, since the arrays are donated to the next step, and hashing them takes time.
-        params = to_first_host(state.params)
+        arrays: Any = state.params  # none is abstract
+        params = to_first_host(arrays)
         items = {
             "params": state.params,
             "train": {name: getattr(state, name) for name in _TRAIN_FIELDS},

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, no_type_check
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Int8, Int32, PRNGKeyArray, UInt8
 
@@ -21,6 +22,7 @@ from aima_jax.training.objective import Metrics, Objective, Rows
 Tree = TypeVar("Tree")
 
 
+@no_type_check  # mapped as a tree, it holds shardings and much else for a while
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
@@ -45,10 +47,12 @@ class TrainState:
         trainable: frozenset[str],
     ) -> "TrainState":
         """The state before the first step."""
-        moments = optimizer.init({name: p for name, p in params.items() if name in trainable})
+        trained: Any = {name: p for name, p in params.items() if name in trainable}
+        moments = optimizer.init(trained)
         return cls(jnp.int32(0), params, moments, failed=jnp.int32(-1), skipped=jnp.int32(0))
 
 
+@no_type_check  # as TrainState
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class CategoryTable:
@@ -57,13 +61,13 @@ class CategoryTable:
     A batch refers to rows by index. For the fields see `TextTable`; `words` are its phrases' words.
     """
 
-    tokens: Int32[Array, "category variant tokens"]
-    phrase_ids: Int32[Array, "category variant tokens"]
-    said: Int8[Array, "category variant attributes"]
-    whole: Bool[Array, "category variant"]
-    attributes: UInt8[Array, "category attributes"]
-    presences: Bool[Array, "attributes"]
-    words: Int32[Array, "words"]
+    tokens: Int32[Array | np.ndarray, "category variant tokens"]
+    phrase_ids: Int32[Array | np.ndarray, "category variant tokens"]
+    said: Int8[Array | np.ndarray, "category variant attributes"]
+    whole: Bool[Array | np.ndarray, "category variant"]
+    attributes: UInt8[Array | np.ndarray, "category attributes"]
+    presences: Bool[Array | np.ndarray, "attributes"]
+    words: Int32[Array | np.ndarray, "words"]
 
     @classmethod
     def of(cls, table: TextTable) -> "CategoryTable":
@@ -118,7 +122,7 @@ def make_train_step(
     def step(state: TrainState, batch: Rows, table: CategoryTable) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         rows = draw_rows(key, batch, table, objective, augmentation)
-        params = {name: p for name, p in state.params.items() if name in trainable}
+        params: Any = {name: p for name, p in state.params.items() if name in trainable}
         frozen = {name: p for name, p in state.params.items() if name not in trainable}
         gradients, metrics = jax.grad(loss_and_metrics, has_aux=True)(params, frozen, rows)
         norm = optax.tree.norm(gradients)

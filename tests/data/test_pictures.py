@@ -260,6 +260,7 @@ def test_builder_training_and_search_refuse_a_picture_with_one_message(damage, t
     assert len(set(messages)) == 1
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_arrays_and_pil_images_are_taken_as_they_are():
     picture = smooth(20, 10)
     for source in (picture, np.asarray(picture), picture.convert("RGBA")):

@@ -97,6 +97,7 @@ def test_half_precision_device_arrays_are_taken():
     assert half == retrieval_metrics(similarity, relevant)  # eighths are exact in bfloat16
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_scored_is_refused():
     similarity, relevant = np.eye(3), np.eye(3, dtype=bool)
     with pytest.raises(ValueError, match="the same shape"):

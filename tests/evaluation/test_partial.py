@@ -32,13 +32,15 @@ IMAGES = 90
 DIM = 8
 
 
-class Words:
+class Words(PromptTemplate):
     """A template that says what it is told, and sentences of which each has its own feature."""
 
     schema = SCHEMA
 
-    @staticmethod
-    def render(description):
+    def __init__(self):
+        pass
+
+    def render(self, description):
         text = repr(description) if isinstance(description, dict) else str(description.tolist())
         return type("Sentence", (), {"text": text, "said": SCHEMA.said(description)})
 
@@ -86,14 +88,14 @@ def bank(gallery):
 
 @pytest.fixture(scope="module")
 def queries(gallery, bank):
-    return PartialQueries(Words, encode, bank, *gallery)
+    return PartialQueries(Words(), encode, bank, *gallery)
 
 
 def scores_of(gallery, bank, description):
     """A description's scores by both scorings; the posterior is held to loops of its own."""
     said = SCHEMA.said(description)[None]
-    completions = complete(bank, Words, said, encode)
-    cosine = gallery[0] @ encode([Words.render(description).text])[0]
+    completions = complete(bank, Words(), said, encode)
+    cosine = gallery[0] @ encode([Words().render(description).text])[0]
     return {
         "posterior": bank.log_probabilities(bank.agreeing(said), gallery[0], completions)[0],
         "cosine": cosine,

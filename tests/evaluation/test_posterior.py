@@ -188,6 +188,7 @@ def test_the_nearest_categories_are_those_of_highest_probability(count, monkeypa
         np.testing.assert_allclose(found, row[chosen], rtol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_bank_is_refused():
     bank = make_bank()
     with pytest.raises(ValueError, match="9 and 8"):
@@ -210,13 +211,15 @@ SCHEMA = AttributeSchema(
 )
 
 
-class Words:
+class Words(PromptTemplate):
     """A template that says nothing but the bits."""
 
     schema = SCHEMA
 
-    @staticmethod
-    def render(bits):
+    def __init__(self):
+        pass
+
+    def render(self, bits):
         return type("Sentence", (), {"text": "".join(map(str, bits))})
 
 
@@ -228,7 +231,7 @@ def completed(bank, descriptions):
         assert len(set(texts)) == len(texts)
         return np.array([[float(bit) for bit in text] for text in texts])
 
-    found = complete(bank, Words, said, encode)
+    found = complete(bank, Words(), said, encode)
     return {row: features.astype(int).tolist() for row, features in found.items()}
 
 

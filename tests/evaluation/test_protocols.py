@@ -87,6 +87,7 @@ def test_sal_is_that_of_plain_loops_in_any_order_of_records(shared_data, traits)
     assert len(removed) > 97 if cameras else len(removed) == 97
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_has_no_rule_is_refused():
     labels = labels_of(MARKET_IMAGES)
     with pytest.raises(ValueError, match="expected one of standard, sal, asmr"):

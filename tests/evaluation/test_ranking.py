@@ -376,6 +376,7 @@ def test_first_places_of_a_small_gallery_are_all_of_it():
     assert np.sort(indices, axis=1).tolist() == [[0, 1, 2]] * QUERIES
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_first_places_of_what_cannot_be_ranked_are_refused():
     queries, gallery = integer_features(12)
     with pytest.raises(ValueError, match="k must be at least 1"):

@@ -22,8 +22,8 @@ def count(image, color):
 
 def ranking(sentence="A woman wears a red top.", images=10):
     correct = [place % 3 == 0 for place in range(images)]
-    scores = np.linspace(0.9, -0.1, images)
-    return Ranking(sentence, np.stack([picture()] * images), correct, scores)
+    scores = np.linspace(0.9, -0.1, images).tolist()
+    return Ranking(sentence, [picture()] * images, correct, scores)
 
 
 def write_metrics(path, rows):
@@ -42,7 +42,7 @@ def test_frames_tell_right_from_wrong():
     assert count(one_wrong, GREEN) == 0
     assert count(unknown, GREEN) == count(unknown, RED) == 0
     assert count(unknown, GRAY) > 1000
-    mixed = draw_ranking("x", [picture()] * 3, correct=[True, False, True], scores=[3, 2, 1])
+    mixed = draw_ranking("x", [picture()] * 3, correct=[True, False, True], scores=[3.0, 2.0, 1.0])
     assert count(mixed, GREEN) > 1.9 * frame
     assert count(mixed, RED) > 0.9 * frame
 
@@ -57,8 +57,8 @@ def test_images_stand_in_their_order():
 
 @pytest.mark.parametrize("size", [(384, 128), (10, 300), (300, 10), (1, 1), (2000, 900)])
 def test_images_of_any_size_fit_their_tile(size):
-    drawn = draw_ranking("x", [picture(*size), picture()], scores=[1, 0.5])
-    tall = draw_ranking("x", [picture(), picture()], scores=[1, 0.5])
+    drawn = draw_ranking("x", [picture(*size), picture()], scores=[1.0, 0.5])
+    tall = draw_ranking("x", [picture(), picture()], scores=[1.0, 0.5])
     assert drawn.height == tall.height
     assert count(drawn, BLUE) > count(tall, BLUE) // 2
 

@@ -37,6 +37,7 @@ CONFIG = AIMAConfig(SMALL, num_categories=6, fusion_depth=2)
 TOKENS = np.zeros((2, 16), np.int32)
 TOKENS[0, :6] = 49406, 320, 1125, 539, 320, 49407
 TOKENS[1, :16] = [49406, *range(400, 414), 49407]
+TOKENS = jnp.asarray(TOKENS)
 
 
 def make(config):
@@ -65,7 +66,7 @@ def encode_text(model, tokens):
 
 
 def images(height=32, width=16):
-    return np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
+    return jnp.float32(np.random.default_rng(0).normal(size=(2, height, width, 3)))
 
 
 def value_and_gradient(config, state):
@@ -167,6 +168,7 @@ def test_each_tower_has_its_own_activation(state):
     assert (resnet.vision, resnet.text.activation) == (PRESETS["RN50"].vision, "gelu")
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -208,7 +210,7 @@ def test_rematerialising_keeps_less_for_the_backward_pass(state, platform):
         )[0]
 
         def encode(state):
-            return nnx.merge(graph, state).encode_text(np.repeat(TOKENS, 64, axis=0))[0]
+            return nnx.merge(graph, state).encode_text(jnp.repeat(TOKENS, 64, axis=0))[0]
 
         residuals = jax.eval_shape(lambda state: jax.vjp(encode, state)[1], state["clip"])
         return sum(x.size for x in jax.tree.leaves(residuals))
@@ -249,7 +251,7 @@ def test_bfloat16_computes_close_to_float32(state):
 
 def test_sentences_cut_to_the_table_length_give_the_features_of_77_tokens(state):
     model = model_of(CONFIG, state)
-    padded = np.pad(TOKENS, ((0, 0), (0, 77 - 16)))
+    padded = jnp.pad(TOKENS, ((0, 0), (0, 77 - 16)))
     short, short_tokens = encode_text(model, TOKENS)
     whole, whole_tokens = encode_text(model, padded)
     assert jnp.allclose(short, whole, rtol=1e-5, atol=1e-5)
@@ -258,12 +260,11 @@ def test_sentences_cut_to_the_table_length_give_the_features_of_77_tokens(state)
 
 def test_a_sentence_beyond_the_context_is_refused(state):
     with pytest.raises(ValueError, match="78 tokens"):
-        model_of(CONFIG, state).encode_text(np.zeros((1, 78), np.int32))
+        model_of(CONFIG, state).encode_text(jnp.zeros((1, 78), jnp.int32))
 
 
 def test_text_features_are_those_of_the_first_end_of_text(state):
-    tokens = TOKENS.copy()
-    tokens[0, 8] = 49407
+    tokens = TOKENS.at[0, 8].set(49407)
     features, encoded = encode_text(model_of(CONFIG, state), tokens)
     assert jnp.array_equal(features[0], encoded[0, 5])
     assert jnp.array_equal(features[1], encoded[1, 15])

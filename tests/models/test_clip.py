@@ -167,7 +167,8 @@ def test_gradients_through_both_towers_equal_pytorch(mesh, tmp_path):
     @nnx.jit
     @nnx.grad
     def gradients(clip):
-        image, text = clip.encode_image(images)[0], clip.encode_text(SENTENCES)[0]
+        image = clip.encode_image(jnp.asarray(images))[0]
+        text = clip.encode_text(jnp.asarray(SENTENCES))[0]
         return jnp.sum(jnp.tanh(image @ text.T / 100) * target)
 
     pixels = torch.tensor(images).permute(0, 3, 1, 2)

@@ -1,6 +1,7 @@
 """The multimodal encoder, its head and the classifier against PyTorch's own layers."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -41,9 +42,10 @@ def test_every_stage_from_pixels_to_words_equals_pytorch(pair):
 
     @nnx.jit
     def stages(model):
-        image_features, image_tokens = model.encode_image(images)
-        text_features, text_tokens = model.encode_text(TOKENS)
-        hidden = model.fuse(text_tokens, image_tokens, text_mask(TOKENS))
+        tokens = jnp.asarray(TOKENS)
+        image_features, image_tokens = model.encode_image(jnp.asarray(images))
+        text_features, text_tokens = model.encode_text(tokens)
+        hidden = model.fuse(text_tokens, image_tokens, text_mask(tokens))
         words = model.predict_masked(hidden[:, :2])
         return (
             image_tokens,
@@ -74,9 +76,9 @@ def test_padding_takes_no_part(pair):
     generator = np.random.default_rng(1)
     image = generator.normal(size=(3, 9, 128)).astype(np.float32)
     text = generator.normal(size=(3, 12, 128)).astype(np.float32)
-    mask = np.asarray(text_mask(TOKENS))
+    mask = np.asarray(text_mask(jnp.asarray(TOKENS)))
     noise = np.where(mask[..., None], text, generator.normal(size=text.shape)).astype(np.float32)
-    fuse = nnx.jit(lambda model, text: model.fuse(text, image, mask))
+    fuse = nnx.jit(lambda model, text: model.fuse(text, jnp.asarray(image), jnp.asarray(mask)))
     before, after = fuse(ours, text), fuse(ours, noise)
     assert np.array_equal(before[mask], after[mask])
     assert not np.allclose(before[~mask], after[~mask])
@@ -85,4 +87,4 @@ def test_padding_takes_no_part(pair):
 def test_the_mask_ends_with_the_first_end_of_text():
     tokens = np.array([[49406, 5, 49407, 49407, 9], [49406, 5, 6, 7, 49407], [49406, 1, 2, 3, 4]])
     expected = [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
-    assert np.array_equal(text_mask(tokens), np.array(expected, bool))
+    assert np.array_equal(text_mask(jnp.asarray(tokens)), np.array(expected, bool))

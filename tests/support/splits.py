@@ -8,6 +8,7 @@ from PIL import Image
 
 from aima_jax.attributes import AttributeSchema, Group
 from aima_jax.data import Split, TrainBatches
+from aima_jax.text.grammar import NounPhrase, Wording
 
 SIZE = (4, 2)
 
@@ -24,7 +25,7 @@ def make_split(count, pictures=None):
         dataset="greys",
         split="train",
         schema=AttributeSchema("greys", (Group("dark", "flag"),)),
-        wording=None,
+        wording=Wording({}, NounPhrase(), (), (), {}),
         traits={},
         attributes=np.zeros((count, 1), np.uint8),
         identity=np.full(count, -1, np.int32),

@@ -167,6 +167,7 @@ def test_rows_split_over_devices_are_augmented_the_same():
     )
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "images", [np.zeros((2, 4, 4, 3), np.float32), np.zeros((4, 4, 3), np.uint8)]
 )

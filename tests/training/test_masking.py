@@ -17,7 +17,7 @@ PHRASES = 5
 
 
 def sentences(rows=ROWS, phrase_ids=PHRASE_IDS):
-    return np.tile(TOKENS, (rows, 1)), np.tile(phrase_ids, (rows, 1))
+    return jnp.tile(TOKENS, (rows, 1)), jnp.tile(phrase_ids, (rows, 1))
 
 
 def mask(rows=ROWS, phrase_ids=PHRASE_IDS, seed=0, mask_rate=0.15, capacity=9):
