@@ -216,7 +216,7 @@ def test_a_step_that_failed_after_a_save_does_not_touch_it(workdir):
 
 
 def test_a_manifest_that_cannot_be_written_leaves_no_checkpoint(workdir, monkeypatch):
-    def full(path, content):
+    def full(path, content, **_):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr("aima_jax.files.write_json", full)

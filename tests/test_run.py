@@ -1,10 +1,7 @@
 """Whole runs on a few rendered pedestrians: trained, interrupted, damaged, resumed, evaluated."""
 
 import concurrent.futures
-import functools
-import importlib
 import json
-import os
 import pathlib
 import runpy
 import shutil
@@ -15,7 +12,6 @@ import threading
 import time
 
 import host_runs
-import jax
 import kill_runs
 import numpy as np
 import pytest
@@ -23,7 +19,6 @@ from kill_runs import DATASET, FLAGS, STEPS
 
 from aima_jax import checkpoint, evaluation, training
 from aima_jax.parameters import flatten
-from aima_jax.sharding import make_mesh
 from aima_jax.training import loop
 from aima_jax.training.setup import open_run
 from aima_jax.workdir import lock_workdir, read_metrics
@@ -31,18 +26,6 @@ from configs import pa100k, synthetic
 from tfds_builders.prepare import prepare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_devices():
-    """Each run, in this process or in another, is on two devices: each holds a copy of all."""
-    with pytest.MonkeyPatch.context() as patch:
-        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
-        patch.setenv("XLA_FLAGS", flags)
-        mesh = functools.partial(make_mesh, devices=jax.devices()[:2])
-        for name in ("training.setup", "evaluation.evaluate"):
-            patch.setattr(importlib.import_module(f"aima_jax.{name}"), "make_mesh", mesh)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -302,10 +285,10 @@ def test_a_step_that_is_not_finite_stops_the_run_and_is_replayed(config, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 15}, "is not a multiple of the 2 devices"),
+        ({"batch_size": 12}, "is not a multiple of the 8 devices"),
         ({"batch_size": 128}, "fewer than config.batch_size=128"),
         ({"micro_batch_size": 5}, "must divide config.batch_size"),
-        ({"mesh": {"fsdp": 3}}, "must use all 2 devices"),
+        ({"mesh": {"fsdp": 3}}, "must use all 8 devices"),
         ({"template": "poem"}, "template"),
         ({"dataset": "mars"}, "mars"),
         ({"dtype": "float16", "epochs": 0}, r"dtype.*\n.*epochs"),

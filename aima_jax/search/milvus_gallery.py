@@ -92,7 +92,9 @@ class MilvusGallery(Gallery):
         if k < 1:
             raise ValueError(f"k must be at least 1, it is {k}")
         if np.shape(vectors)[1:] != (self.dim,):
-            raise ValueError(f"queries must be [query, {self.dim}]; they are {np.shape(vectors)}")
+            raise ValueError(
+                f"queries have shape {np.shape(vectors)}; expected [query, {self.dim}]"
+            )
         text = ""
         if where:
             tree = parse_where(where)

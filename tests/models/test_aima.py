@@ -174,7 +174,7 @@ def test_each_tower_has_its_own_activation(state):
     [
         (lambda: CLIPConfig.preset("ViT-H/14"), "ViT-B/16"),
         (lambda: CLIPConfig.preset("RN50", patch_stride=8), "no patches"),
-        (lambda: CLIPConfig.preset("tiny", image_size=(7, 64)), "room"),
+        (lambda: CLIPConfig.preset("tiny", image_size=(7, 64)), "too small for an image"),
         (lambda: CLIPConfig.preset("tiny", patch_stride=-1), "patch_stride"),
         (lambda: CLIPConfig.preset("tiny", remat="some"), "remat"),
         (lambda: CLIPConfig.preset("tiny", dtype="float16"), "bfloat16"),

@@ -109,7 +109,7 @@ def test_what_is_wrong_is_told(place, search, folder, tmp_path):
         gallery.nearest(np.ones((1, DIM)), 1, "place > 1")
     with pytest.raises(ValueError, match="k must be at least 1"):
         gallery.nearest(np.ones((1, DIM)), 0)
-    with pytest.raises(ValueError, match="queries must be"):
+    with pytest.raises(ValueError, match="queries have shape"):
         gallery.nearest(np.ones((1, DIM - 1)), 1)
     with pytest.raises(ValueError, match="made by another model"):
         index_folder(search, folder, place)
