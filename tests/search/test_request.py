@@ -163,7 +163,7 @@ def test_candidates_by_the_first_order_vector_hold_most_of_the_best(search, gall
         ({"queries": ["a coat"], "above": 0.5}, "only attributes have a probability"),
         ({"queries": ["hat"], "above": 2}, "between 0 and 1"),
         ({"queries": ["hat"], "where": "f(1)"}, "cannot be read"),
-        ({"like": ["/nowhere.png"]}, "there is no such picture"),
+        ({"like": ["/nowhere.png"]}, "no such picture"),
     ],
 )
 def test_a_wrong_request_gets_a_message(search, arguments, message):
