@@ -123,7 +123,7 @@ def test_a_workdir_holds_the_whole_run(finished):
     assert trained["dataset"]["checksum"] != evaluated["dataset"]["checksum"]
 
 
-def test_the_learning_rate_warms_up_and_ends_with_the_last_step(finished):
+def test_the_learning_rate_warms_up_and_ends_with_the_last_step(finished, config):
     """Half an epoch of four steps from a tenth of the peak, then a cosine to 0 at the eighth."""
     logged = {
         row["step"]: row["train/learning_rate"]
@@ -131,7 +131,7 @@ def test_the_learning_rate_warms_up_and_ends_with_the_last_step(finished):
         if "train/learning_rate" in row
     }
     cosine = [0.5 * (1 + np.cos(np.pi * step / 6)) for step in range(6)]
-    expected = 6e-4 * np.array([0.1, 0.55, *cosine])
+    expected = config.optimizer.learning_rate * np.array([0.1, 0.55, *cosine])
     np.testing.assert_allclose([logged[step + 1] for step in range(STEPS)], expected, rtol=1e-5)
 
 

@@ -23,7 +23,7 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path):
     other = synthetic.get_config()
     other.batch_size = 3
     other.loss.temperature = 0.5
-    with pytest.raises(ValueError, match=r"batch_size: 32 there, 3 now\n.*temperature: 0\.02"):
+    with pytest.raises(ValueError, match=r"batch_size: 32 there, 3 now\n.*temperature: 0\.05"):
         workdir.write_config(tmp_path, other)
     assert workdir.read_config(tmp_path).batch_size == 32
 

@@ -49,12 +49,16 @@ class PersonSearch:
         self.checkpoint = restored.path
         self.model_id = restored.model_id
         self.dim = restored.model.config.clip.dim
-        self.temperature = restored.config["posterior_temperature"]
         self._restored = restored
         self._encoder = Encoder(restored.model)
         self._params = flatten(restored.model)
         self._trained_words = frozenset(restored.words["trained"])
         self._warn_of_zero_words()
+
+    @property
+    def temperature(self) -> float:
+        """What divides cosines in the posterior of a description."""
+        return self._restored.config["posterior_temperature"]
 
     @classmethod
     def load(cls, run: str | os.PathLike[str]) -> "PersonSearch":
