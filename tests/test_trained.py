@@ -1,6 +1,7 @@
 """The default run, and the README's and the notebook's examples on what it has trained."""
 
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -16,6 +17,9 @@ from configs import synthetic
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
+# As a user has it, without the tests' flags, which compile quickly and compute slowly.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
 pytestmark = pytest.mark.trained
 
 
@@ -24,7 +28,9 @@ def place(tmp_path_factory):
     """A folder with `runs/synthetic`, trained as the README says."""
     place = tmp_path_factory.mktemp("place")
     command = [sys.executable, str(ROOT / "run.py"), f"--config={ROOT / 'configs/synthetic.py'}"]
-    subprocess.run([*command, f"--config.data_dir={place / 'data'}"], cwd=place, check=True)
+    subprocess.run(
+        [*command, f"--config.data_dir={place / 'data'}"], cwd=place, env=ENVIRONMENT, check=True
+    )
     return place
 
 
@@ -60,6 +66,7 @@ def test_half_of_the_first_ten_are_what_the_readme_asks_for(place, split, pictur
     done = subprocess.run(
         [sys.executable, "-m", "aima_jax.cli", *arguments, "--json"],
         cwd=place,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=True,
