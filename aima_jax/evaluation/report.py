@@ -235,7 +235,7 @@ def _draw_attributes(partial: Mapping[str, Any]) -> Image.Image | None:
     axis.set_title("Precision at 20 for one attribute, %")
     axis.set_xlim(0, 100)
     axis.margins(y=0.01)
-    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    figure.legend(fontsize=8, frameon=False, ncols=3, loc="outside lower center")  # off the bars
     return _rendered(figure)
 
 
